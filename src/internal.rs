@@ -385,8 +385,6 @@ pub mod storage {
         pub use crate::storage::temporary::TemporaryStorage;
     }
     pub mod transform {
-        pub use crate::storage::transform::{Codec, Transform};
-
         pub mod zlib {
             pub use crate::storage::transform::zlib::Zlib;
         }

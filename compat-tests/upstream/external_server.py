@@ -8,6 +8,7 @@ the test. Runs in every Python from 2.7 on, and is forgotten between two tests b
 import binascii
 import errno
 import fcntl
+import importlib
 import os
 import re
 import signal
@@ -44,6 +45,8 @@ served = [0]
 direct = []
 # Whether the current test needs a server that resolves conflicts on classes that only Python knows.
 resolves = [False]
+# Whether the current test calls the extension method that Python's FileStorage has for tests.
+answers = [False]
 # Whether the clients of the current test use the server's own directory of blobs: then so must a server in the middle.
 shares_blobs = [False]
 
@@ -239,11 +242,25 @@ def _outer_sections(text):
     return names
 
 
-def _with_resolver(text):
-    """The configuration, with the Python of these tests to resolve conflicts if the current test is about that."""
-    if resolves[0] and BINARY != 'python':
-        return text.replace('</zeo>', '  conflict-resolver %s\n</zeo>' % sys.executable, 1)
-    return text
+def _for_ours(text):
+    """The configuration for our server, where it needs other words or more of them than Python's."""
+    if BINARY == 'python':
+        return text
+    if resolves[0]:
+        text = text.replace('</zeo>', '  conflict-resolver %s\n</zeo>' % sys.executable, 1)
+    if answers[0] and ROOT in (None, 'ours'):
+        text = re.sub(r'(?s)<filestorage>.*?</filestorage>', r'<answering>\n\g<0>\n</answering>', text)
+    # It has no Python that could call the function.
+    return re.sub(r'(?m)^(\s*)password-function\s+(\S+)', _in_password_file, text)
+
+
+def _in_password_file(match):
+    module, _, function = match.group(2).rpartition('.')
+    password = getattr(importlib.import_module(module), function)()
+    path = os.path.abspath('password-file')
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as f:
+        f.write(password if isinstance(password, str) else password.decode())
+    return '%spassword-file %s' % (match.group(1), path)
 
 
 def _reserve_monitor_port():
@@ -360,7 +377,7 @@ class _Legacy(object):
             f.write(storage_conf)
             f.write('\n')
         with open(config) as f:
-            text = _with_resolver(f.read())
+            text = _for_ours(f.read())
         with open(config, 'w') as f:
             f.write(text)
         listening = re.search(r'(?m)^address\s+(.*?)\s*$', open(config).read()).group(1)
@@ -402,7 +419,7 @@ class _Modern(object):
             print(text)
         fd, config = tempfile.mkstemp('.conf', prefix='ZEO_forker', dir=os.getcwd())
         with os.fdopen(fd, 'w') as f:
-            f.write(_with_resolver(text))
+            f.write(_for_ours(text))
         process = _start(config, address, protocol)
         os.remove(config)
 

@@ -191,6 +191,7 @@ def main():
         name, test = pairs[int(number)]
         # Resolve, Unresolvable, ConflictResolution... Not all tests: a Python beside each server takes time.
         external_server.resolves[0] = 'resol' in name.lower()
+        external_server.answers[0] = 'extension_methods' in name
         external_server.shares_blobs[0] = any(part in name for part in SHARING)
         result = run_one(test, os.path.join(base, str(count)), watchdog, float(seconds))
         result['number'] = int(number)

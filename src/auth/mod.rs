@@ -12,8 +12,6 @@
 
 pub(crate) mod digest;
 pub(crate) mod password_file;
-#[cfg(feature = "test-storages")]
-mod plaintext;
 mod protocols;
 
 use std::path::PathBuf;
@@ -22,12 +20,14 @@ use std::sync::Arc;
 pub use crate::wire::exception::PyException;
 pub use crate::wire::value::Value;
 
+pub use password_file::PasswordFile;
 pub use protocols::Protocols;
 
 /// What the configuration says about a protocol.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// `authentication-database`: a file with what the protocol needs to know of its users.
+    /// `authentication-database`: a file with what the protocol needs to know of its users. If `zeopasswd` writes it,
+    /// it is a [`PasswordFile`].
     pub database: PathBuf,
     /// `authentication-realm`; not empty.
     pub realm: Option<String>,

@@ -1,7 +1,5 @@
 //! The authentication protocols that a server knows: those that are built in, and those that a program adds.
 
-#[cfg(feature = "test-storages")]
-use super::plaintext;
 use super::{Kind, digest};
 
 /// The protocols that this server knows.
@@ -11,11 +9,7 @@ pub struct Protocols(Vec<Kind>);
 impl Protocols {
     /// Those that every server has: `digest`.
     pub fn builtin() -> Protocols {
-        Protocols(vec![
-            digest::KIND,
-            #[cfg(feature = "test-storages")]
-            plaintext::KIND,
-        ])
+        Protocols(vec![digest::KIND])
     }
 
     /// Adds one. It replaces another of the same name.

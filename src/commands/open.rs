@@ -7,20 +7,14 @@ use std::{fs, io};
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::client::storage::ClientStorage;
-#[cfg(feature = "test-storages")]
-use crate::config::TestStorage;
 use crate::config::{BeforeTime, DemoStorageConfig, OwnStorageConfig, StorageConfig};
 use crate::storage::before::Before;
 use crate::storage::demo::DemoStorage;
 use crate::storage::file::{FileStorage, FileStorageOptions};
-#[cfg(feature = "test-storages")]
-use crate::storage::load_delayed::LoadDelayed;
 use crate::storage::mapping::MappingStorage;
 use crate::storage::postgres::PostgresStorage;
 use crate::storage::temporary::TemporaryStorage;
 use crate::storage::transform::Transform;
-#[cfg(feature = "test-storages")]
-use crate::storage::transform::hex::Hex;
 use crate::storage::transform::zlib::Zlib;
 use crate::storage::{Storage, StorageError, StorageSettings};
 
@@ -41,8 +35,6 @@ pub fn kind(config: &StorageConfig) -> &'static str {
         StorageConfig::Client(_) => "ClientStorage",
         StorageConfig::Postgres(_) => "RelStorage",
         StorageConfig::Own(own) => own.kind.name,
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { .. } => "test storage",
     }
 }
 
@@ -100,18 +92,6 @@ fn prepare_with(
             Ok(Box::new(move || Ok(Arc::new(PostgresStorage::open(options)?))))
         }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { kind, base } => {
-            let (base, kind) = (prepare_with(base, blobs, record_len_max)?, *kind);
-            Ok(Box::new(move || {
-                let base = base()?;
-                Ok(match kind {
-                    TestStorage::Hex => Arc::new(Transform::new(base, Arc::new(Hex), false)),
-                    TestStorage::ServerHex => Arc::new(Transform::new(base, Arc::new(Hex), true)),
-                    TestStorage::LoadDelayed => Arc::new(LoadDelayed::new(base)),
-                })
-            }))
-        }
         StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir), record_len_max),
         StorageConfig::Temporary { name } => Ok(at_once(Arc::new(TemporaryStorage::new(name.clone())))),
     }

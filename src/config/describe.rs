@@ -235,8 +235,6 @@ fn describe_storage(storage: &StorageConfig) -> String {
             let base = own.base.as_ref().map(|base| format!(" ({})", describe_storage(base)));
             format!("{}{name}, added by this program{}", own.kind.name, base.unwrap_or_default())
         }
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { kind, base } => format!("{kind:?} ({})", describe_storage(base)),
     }
 }
 

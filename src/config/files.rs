@@ -64,8 +64,6 @@ pub fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
         StorageConfig::Zlib(zlib) => files(&zlib.base),
         StorageConfig::Before(before) => files(&before.base),
         StorageConfig::Own(own) => own.base.iter().flat_map(|base| files(base)).collect(),
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { base, .. } => files(base),
     }
 }
 
@@ -176,8 +174,6 @@ fn blob_dirs<'a>(
             }
         }
         StorageConfig::Own(own) => own.base.iter().for_each(|base| blob_dirs(base, None, stores, each)),
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { base, .. } => blob_dirs(base, around, stores, each),
     }
 }
 

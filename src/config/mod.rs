@@ -51,8 +51,6 @@ pub use schema::eventlog::level as log_level;
 pub use schema::runner::{self, Runner};
 
 pub use options::UsageError;
-#[cfg(feature = "test-storages")]
-pub use storage::TestStorage;
 pub use storage::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, ClientStorageConfig, DemoStorageConfig,
     FileStorageConfig, OwnStorageConfig, PostgresStorageConfig, ScrubConfig, StorageConfig,

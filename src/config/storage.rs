@@ -40,14 +40,6 @@ pub enum StorageConfig {
     Postgres(Box<PostgresStorageConfig>),
     /// A storage that the program adds to those of this server.
     Own(OwnStorageConfig),
-    /// A storage of upstream's own tests.
-    #[cfg(feature = "test-storages")]
-    Test {
-        /// Which one.
-        kind: TestStorage,
-        /// The storage in it.
-        base: Box<StorageConfig>,
-    },
 }
 
 impl StorageConfig {
@@ -68,8 +60,6 @@ impl StorageConfig {
             | StorageConfig::Temporary { .. }
             | StorageConfig::Client(_)
             | StorageConfig::Postgres(_) => None,
-            #[cfg(feature = "test-storages")]
-            StorageConfig::Test { base, .. } => base.pack_schedule(),
         }
     }
 
@@ -94,8 +84,6 @@ impl StorageConfig {
             | StorageConfig::Temporary { .. }
             | StorageConfig::Client(_)
             | StorageConfig::Postgres(_) => {}
-            #[cfg(feature = "test-storages")]
-            StorageConfig::Test { base, .. } => base.take_schedules(other),
         }
     }
 
@@ -114,8 +102,6 @@ impl StorageConfig {
             StorageConfig::Zlib(zlib) => zlib.base.leaves(),
             StorageConfig::Before(before) => before.base.leaves(),
             StorageConfig::Own(own) => own.base.iter().flat_map(|base| base.leaves()).collect(),
-            #[cfg(feature = "test-storages")]
-            StorageConfig::Test { base, .. } => base.leaves(),
         }
     }
 
@@ -250,13 +236,4 @@ pub enum BeforeTime {
     At(Tid),
     /// The time in this file; a missing file is written with the time of opening.
     FromFile(PathBuf),
-}
-
-/// A storage from upstream's test packages.
-#[cfg(feature = "test-storages")]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TestStorage {
-    Hex,
-    ServerHex,
-    LoadDelayed,
 }

@@ -1,7 +1,8 @@
 //! The traits of a storage, and the storages themselves. Nothing here depends on the network.
 //!
 //! Public is what somebody needs who brings a storage of their own ([`StorageKind`] adds it to the server's) or reads a
-//! `Data.fs` ([`mod@file`]). The other storages are opened by the configuration only.
+//! `Data.fs` ([`mod@file`]). The other storages are opened by the configuration only. A layer of one's own passes on
+//! with [`forward!`] what it does not change; one that keeps records in another form is a [`Codec`] in a [`Transform`].
 //!
 //! A storage implements [`Storage`] and its supertraits: [`Load`] (reading objects), [`History`] (former revisions) and
 //! [`Commit`] (transactions). Optional abilities are traits of their own, which a storage returns from a method of
@@ -27,8 +28,6 @@ pub mod file;
 mod forward;
 mod in_memory;
 mod kinds;
-#[cfg(feature = "test-storages")]
-pub(crate) mod load_delayed;
 pub(crate) mod mapping;
 pub(crate) mod media;
 pub(crate) mod pack_time;
@@ -57,10 +56,13 @@ pub use self::commit::{
     Voted,
 };
 pub use self::error::{Refusal, Result, StorageError};
+#[doc(inline)]
+pub use self::forward::forward;
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
 pub use self::staged::{Merging, Op, OpKind, Staged};
 pub use self::tids::Tids;
+pub use self::transform::{Codec, Transform};
 pub use self::types::*;
 
 /// The traits, for callers that know the concrete type of their storage.

@@ -19,13 +19,10 @@ fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
 }
 
-/// The section types with a table. Sections for upstream's tests only are not documented.
+/// The section types with a table.
 fn section_types() -> impl Iterator<Item = &'static SectionType> {
     schema::FILE.inner_types().into_iter().filter(|section| {
-        let is_tested_only =
-            ["hexstorage", "serverhexstorage", "loaddelayed_storage"].contains(&section.name);
         matches!(section.content, Content::Checked(_) | Content::Own(_))
-            && !is_tested_only
             && !WITHOUT_TABLE.contains(&section.name)
     })
 }

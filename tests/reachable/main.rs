@@ -33,11 +33,10 @@ use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
 use runzeo::ids;
 use runzeo::internal::storage::demo::DemoStorage;
-use runzeo::internal::storage::transform::Transform;
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::storage::StorageError;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
+use runzeo::storage::{StorageError, Transform};
 use world::{Oid, ROOT, State, World, is_content_of, record};
 
 /// Clients at the same time, besides the auditor and two packers.

@@ -11,9 +11,8 @@ use crate::support::process::Server;
 use crate::support::storage::{Answers, commit, load, open};
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::internal::storage::transform::{Codec, Transform};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{PackProgress, PackRequest, StorageError};
+use runzeo::storage::{Codec, PackProgress, PackRequest, StorageError, Transform};
 
 const MB: usize = 1 << 20;
 const ZLIB: &str =

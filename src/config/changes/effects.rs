@@ -331,9 +331,8 @@ mod tests {
     /// Section types of which no file with them is accepted: they never change.
     static REFUSED: &[&SectionType] = &[&WIN32_EVENTLOG, &HTTP_LOGGER, &EMAIL_NOTIFIER];
 
-    /// All section types whose keys can change, without those of upstream's tests.
+    /// All section types whose keys can change.
     fn section_types() -> Vec<&'static SectionType> {
-        let of_tests = ["hexstorage", "serverhexstorage", "loaddelayed_storage"];
         let in_runner = RUNNER.inner_types();
         let of_server = FILE.inner_types().into_iter().filter(|section| {
             // What only `<runner>` has is compared, and has no effect.
@@ -341,7 +340,7 @@ mod tests {
                 || section.name == "logger" && in_runner.iter().any(|one| std::ptr::eq(*one, *section));
             let is_refused = matches!(section.content, Content::Opaque)
                 || REFUSED.iter().any(|refused| std::ptr::eq(*refused, *section));
-            !is_of_zeoctl && !is_refused && !of_tests.contains(&section.name)
+            !is_of_zeoctl && !is_refused
         });
         of_server.collect()
     }

@@ -96,27 +96,14 @@ fn files(section: &Section, peers: Peers) -> Result<Files, ConfigError> {
     let Some(certificate) = section.get("certificate", datatypes::existing_dirpath)? else {
         return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'certificate'"));
     };
-    let mut password = section.get("password-file", datatypes::existing_dirpath)?.map(Password::File);
     if let Some(function) = section.value("password-function") {
-        password = Some(password_of(&function.text).ok_or_else(|| {
-            ConfigError::at(
-                &function.location,
-                "password-function needs Python, which this server does not have: write the password into a file that only \
-                 the server can read, and name it with 'password-file'",
-            )
-        })?);
+        return Err(ConfigError::at(
+            &function.location,
+            "password-function needs Python, which this server does not have: write the password into a file that only the \
+             server can read, and name it with 'password-file'",
+        ));
     }
+    let password = section.get("password-file", datatypes::existing_dirpath)?.map(Password::File);
     let key = section.get("key", datatypes::existing_dirpath)?;
     Ok(Files { certificate, key, password, peers })
-}
-
-/// The result of the function in upstream's tests.
-#[cfg(feature = "test-storages")]
-fn password_of(function: &str) -> Option<Password> {
-    (function == "ZEO.tests.testssl.pwfunc").then(|| Password::Text("1234".into()))
-}
-
-#[cfg(not(feature = "test-storages"))]
-fn password_of(_: &str) -> Option<Password> {
-    None
 }

@@ -6,8 +6,6 @@ use super::client::{self, CLIENTSTORAGE, ZEOCLIENT};
 use super::relstorage::{self, RELSTORAGE};
 use crate::base::ids::Tid;
 use crate::base::schedule::Schedule;
-#[cfg(feature = "test-storages")]
-use crate::config::TestStorage;
 use crate::config::zconfig::datatypes::{self, Bounds, Datatype, Unit};
 use crate::config::zconfig::matcher::{AddedTypes, Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section, quoted};
@@ -107,19 +105,6 @@ pub static TEMPORARYSTORAGE: SectionType = SectionType {
     content: Content::Checked(&[key("name", Datatype::Any).default(TEMPORARY_NAME)]),
 };
 
-/// `%import ZODB.tests`, `%import ZEO.tests`
-#[cfg(feature = "test-storages")]
-static HEXSTORAGE: SectionType =
-    SectionType { name: "hexstorage", content: Content::Checked(&[base_slot()]) };
-
-#[cfg(feature = "test-storages")]
-static SERVERHEXSTORAGE: SectionType =
-    SectionType { name: "serverhexstorage", content: Content::Checked(&[base_slot()]) };
-
-#[cfg(feature = "test-storages")]
-static LOADDELAYED_STORAGE: SectionType =
-    SectionType { name: "loaddelayed_storage", content: Content::Checked(&[base_slot()]) };
-
 /// A storage of ZODB or ZEO that is not supported.
 const fn not_served(name: &'static str) -> SectionType {
     SectionType { name, content: Content::Opaque }
@@ -143,12 +128,6 @@ pub static STORAGES: &[&SectionType] = &[
     &BEFORE,
     &TEMPORARYSTORAGE,
     &RELSTORAGE,
-    #[cfg(feature = "test-storages")]
-    &HEXSTORAGE,
-    #[cfg(feature = "test-storages")]
-    &SERVERHEXSTORAGE,
-    #[cfg(feature = "test-storages")]
-    &LOADDELAYED_STORAGE,
 ];
 
 /// Sections that need the `%import` of their package.
@@ -158,8 +137,6 @@ pub static IMPORTED: &[(&str, &[&str])] = &[
     ("tempstorage", &["temporarystorage"]),
     ("relstorage", &["relstorage"]),
     ("ZEO", &["clientstorage"]),
-    ("ZODB.tests", &["hexstorage", "serverhexstorage"]),
-    ("ZEO.tests", &["loaddelayed_storage"]),
 ];
 
 /// Spellings of the packer that FileStorage uses by default.
@@ -205,14 +182,6 @@ pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, C
         "zlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, false)?),
         "serverzlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, true)?),
         "before" => StorageConfig::Before(before_storage(own, section)?),
-        #[cfg(feature = "test-storages")]
-        "hexstorage" => StorageConfig::Test { kind: TestStorage::Hex, base: base(own, section)? },
-        #[cfg(feature = "test-storages")]
-        "serverhexstorage" => StorageConfig::Test { kind: TestStorage::ServerHex, base: base(own, section)? },
-        #[cfg(feature = "test-storages")]
-        "loaddelayed_storage" => {
-            StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(own, section)? }
-        }
         "relstorage" => StorageConfig::Postgres(Box::new(relstorage::relstorage(section)?)),
         "zeoclient" | "clientstorage" => StorageConfig::Client(Box::new(client::client_storage(section)?)),
         other => match added(own, other) {
@@ -288,8 +257,6 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         }
         StorageConfig::Postgres(_) => Err("the database in it keeps the blobs"),
         StorageConfig::Own(_) => Err("the storage in it does not support blobs"),
-        #[cfg(feature = "test-storages")]
-        StorageConfig::Test { base, .. } => check_keeps_blobs(base),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Files {
 pub enum Password {
     /// The first line of a file.
     File(PathBuf),
-    /// The password itself: `sslpassword`, and upstream's tests return it from a function.
+    /// The password itself: `sslpassword` of a database.
     Text(String),
 }
 

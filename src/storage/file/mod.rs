@@ -64,8 +64,6 @@ mod stage;
 pub(crate) mod sums;
 mod sync_histograms;
 pub(crate) mod tail_note;
-#[cfg(feature = "test-storages")]
-mod test_hook;
 mod undo;
 mod undo_find;
 mod undo_records;
@@ -317,11 +315,6 @@ impl Storage for FileStorage {
 
     fn blobs(&self) -> Option<&dyn Blobs> {
         self.core.blobs.as_ref().map(|dir| dir as &dyn Blobs)
-    }
-
-    #[cfg(feature = "test-storages")]
-    fn extension_methods(&self) -> Option<&dyn super::ExtensionMethods> {
-        Some(self)
     }
 }
 

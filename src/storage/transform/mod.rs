@@ -3,8 +3,6 @@
 //! With `by_clients`, clients send records in the stored form, and the layer only decodes them to merge conflicting
 //! states and to find references. Calls without records are passed on unchanged.
 
-#[cfg(feature = "test-storages")]
-pub mod hex;
 pub mod zlib;
 
 use std::borrow::Cow;
@@ -16,8 +14,8 @@ use super::forward::forward;
 use super::staged::OpKind;
 use super::{
     Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, NotVoted, Pack, PackPlan,
-    PackRequest, RecordIterator, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
-    TransactionIterator, TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult, Voted,
+    PackRequest, RecordIterator, Refusal, Result, Staged, Storage, StorageError, TidAt, TransactionIterator,
+    TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -25,7 +23,8 @@ use crate::conflict::{Resolver, ThreeStates, Unresolved};
 
 const WRAPPER: (&str, &str) = ("ZODB.interfaces", "IStorageWrapper");
 
-/// The form of the stored records.
+/// The form of the stored records. Records of a database may have been stored before the layer was there, or under
+/// another setting of it, so a codec marks what it encodes if it has to tell them apart.
 pub trait Codec: Send + Sync {
     /// The stored form of a record.
     fn encode<'a>(&self, record: &'a [u8]) -> Cow<'a, [u8]>;

@@ -11,9 +11,9 @@ use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
 use runzeo::internal::storage::temporary::TemporaryStorage;
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::internal::storage::transform::{Codec, Transform};
 use runzeo::storage::file::FileStorage;
 use runzeo::storage::prelude::*;
+use runzeo::storage::{Codec, Transform};
 use tempfile::TempDir;
 
 use super::own_storage;

@@ -12,10 +12,9 @@ const TRAITS: [(&str, &str); 4] =
 const WITH_BLOBS: [&str; 2] = ["before.rs", "demo"];
 
 /// The files or directories of layers, and the methods whose defaults are correct for them.
-const LAYERS: [(&str, &[&str]); 4] = [
+const LAYERS: [(&str, &[&str]); 3] = [
     ("before.rs", &["abort", "extension_methods", "tids_after", "undo"]),
     ("demo", &["extension_methods"]),
-    ("load_delayed.rs", &[]),
     ("transform", &[]),
 ];
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::internal::storage::transform::Codec;
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::storage::{Merging, NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
+use runzeo::storage::{
+    Codec, Merging, NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved,
+};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};

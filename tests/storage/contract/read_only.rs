@@ -6,11 +6,10 @@ use runzeo::ids::{Oid, Tid};
 use runzeo::internal::storage::before::Before;
 use runzeo::internal::storage::demo::DemoStorage;
 use runzeo::internal::storage::mapping::MappingStorage;
-use runzeo::internal::storage::transform::Transform;
 use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::file::FileStorageOptions;
 use runzeo::storage::prelude::*;
-use runzeo::storage::{NotVoted, StorageError, TidAt};
+use runzeo::storage::{NotVoted, StorageError, TidAt, Transform};
 
 use crate::support::storage::*;
 

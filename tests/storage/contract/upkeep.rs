@@ -3,10 +3,9 @@
 use std::ops::ControlFlow;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::internal::storage::transform::Codec;
 use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::prelude::*;
-use runzeo::storage::{PackProgress, PackRequest, StorageError, UndoEntry};
+use runzeo::storage::{Codec, PackProgress, PackRequest, StorageError, UndoEntry};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, load_before, staged};
