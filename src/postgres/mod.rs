@@ -10,6 +10,7 @@
 
 mod authenticate;
 pub mod batch;
+mod binary_rows;
 pub mod cancel;
 pub mod collect;
 pub mod connect;
@@ -29,6 +30,7 @@ pub mod value;
 pub mod wake;
 
 pub use self::batch::{Batch, Statement, TooLarge};
+pub use self::binary_rows::BinaryRows;
 pub use self::collect::Answer;
 pub use self::connection::Connection;
 pub use self::error::{Lost, Malformed, ServerError};

@@ -173,7 +173,8 @@ fn optional_element(out: &mut BytesMut, bytes: Option<&[u8]>) {
     }
 }
 
-fn length(len: usize) -> u32 {
+/// The length of a value, which the caller has bounded.
+pub(super) fn length(len: usize) -> u32 {
     u32::try_from(len).expect("values are bounded when a batch takes them")
 }
 

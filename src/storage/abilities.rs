@@ -81,6 +81,28 @@ impl Blobs for Arc<BlobDir> {
     }
 }
 
+/// Storing very many transactions of another storage: [`Storage::bulk`](super::Storage::bulk). Faster than one commit
+/// after the other.
+pub trait Bulk {
+    /// Begins a copy. Nothing else should be committed until it is complete.
+    ///
+    /// Errors: [`StorageError::ReadOnly`]; those of a storage that cannot be reached.
+    fn begin(&self) -> Result<Box<dyn BulkWriter + '_>>;
+}
+
+/// A copy that has begun. Dropping it ends the copy: of the transactions that were added, the first ones are there.
+pub trait BulkWriter {
+    /// Adds a transaction with its tid, which is later than all before, and with copied records only
+    /// ([`OpKind::Restore`](super::staged::OpKind::Restore)). Serials are not compared.
+    ///
+    /// Transactions become durable and are published in their order, some time after they were added. After an error,
+    /// which may be about one that was added before, the copy has ended.
+    fn add(&mut self, staged: Staged) -> Result<()>;
+
+    /// Returns when all transactions are durable and published.
+    fn complete(self: Box<Self>) -> Result<()>;
+}
+
 /// Methods that only one kind of storage has: [`Storage::extension_methods`](super::Storage::extension_methods).
 pub trait ExtensionMethods {
     /// Their names (`getExtensionMethods`).

@@ -78,6 +78,12 @@ macro_rules! __forward {
     (@catch_up $base:ident) => {
         fn catch_up(&self) -> $crate::storage::Result<()> { self.$base.catch_up() }
     };
+    (@bulk $base:ident) => {
+        fn bulk(&self) -> Option<&dyn $crate::storage::Bulk> { self.$base.bulk() }
+    };
+    (@sync_later $base:ident) => {
+        fn sync_later(&self) -> bool { self.$base.sync_later() }
+    };
     (@save_index $base:ident) => {
         fn save_index(&self) -> $crate::storage::Result<bool> { self.$base.save_index() }
     };

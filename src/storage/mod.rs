@@ -6,7 +6,7 @@
 //!
 //! A storage implements [`Storage`] and its supertraits: [`Load`] (reading objects), [`History`] (former revisions) and
 //! [`Commit`] (transactions). Optional abilities are traits of their own, which a storage returns from a method of
-//! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
+//! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`Bulk`], [`ExtensionMethods`].
 //!
 //! Engines: `file`, `mapping`, `temporary`. Layers over other storages: `demo`, `before`, `transform`. They do not
 //! depend on each other. They share `staged` (a transaction before its vote), `vote` (goes through its operations),
@@ -49,7 +49,7 @@ pub use crate::base::histogram::Distribution;
 pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresolved};
 pub use crate::pickle::record::{ClassName, class_name};
 
-pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
+pub use self::abilities::{Blobs, Bulk, BulkWriter, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
 pub use self::commit::{
     Commit, Committed, Delivery, GroupTimes, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult,
@@ -67,7 +67,9 @@ pub use self::types::*;
 
 /// The traits, for callers that know the concrete type of their storage.
 pub mod prelude {
-    pub use super::{Blobs, Commit, ExtensionMethods, History, Iterate, Load, Pack, Storage, Undo};
+    pub use super::{
+        Blobs, Bulk, BulkWriter, Commit, ExtensionMethods, History, Iterate, Load, Pack, Storage, Undo,
+    };
 }
 
 /// A ZODB storage as the server needs it. All methods may be called from any thread at any time.
@@ -127,6 +129,18 @@ pub trait Storage: Load + History + Commit + Send + Sync {
     /// Blobs; `None` if this storage keeps none.
     fn blobs(&self) -> Option<&dyn Blobs> {
         None
+    }
+
+    /// Storing very many transactions of another storage; `None` if there is no faster way than to commit them.
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        None
+    }
+
+    /// From now on finished transactions are durable some time after they were published, and all of them after
+    /// [`Storage::close`]. For a program that copies, of which nothing is lost that it cannot copy again. `false`: this
+    /// storage has no such way.
+    fn sync_later(&self) -> bool {
+        false
     }
 
     /// What the cache has done, of a storage that has one: another server's.

@@ -1,4 +1,5 @@
-//! Transactions of this program itself: committed one by one, each durable before the next.
+//! Transactions of this program itself: committed one by one, each durable before the next, unless the storage syncs
+//! later.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -20,6 +20,7 @@ impl FileStorage {
         // Gives back the space that was reserved behind the end.
         let (file, end) = (volume.log.file(), volume.log.end());
         file.set_len(end).map_err(StorageError::io(format!("closing {path}")))?;
+        core.sync_written(&volume)?;
         if let Some(note) = &core.note {
             let about = familiar::about(&*core.media, &volume, core.last_tid(), State::Closed);
             let changed = file.identity().map_or(0, |identity| identity.changed);

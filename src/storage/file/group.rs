@@ -6,7 +6,7 @@
 //! returns to its client (`lead.rs`). The lead is passed on before a group's replies are sent, so the next sync does
 //! not wait for the network.
 //!
-//! Invariant: only the leader writes to the log, and nothing is published that is not durable.
+//! Invariant: only the leader writes to the log, and nothing is published that is not durable (but for `sync_later`).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -146,12 +146,19 @@ impl Core {
         let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
         let write = watch.passed();
         let watch = Stopwatch::start();
-        let synced = volume.log.file().sync().and_then(|()| match &self.note {
-            Some(note) if !zeros_listed => note.set_durable(note.file_no(), end, tid),
-            _ => Ok(()),
-        });
+        let unsynced = writer.unsynced + end.saturating_sub(begin);
+        let waits = zeros_listed && blobs.is_none() && self.may_sync_later(unsynced);
+        let synced = match &self.note {
+            _ if waits => Ok(()),
+            Some(note) if !zeros_listed => {
+                volume.log.file().sync().and_then(|()| note.set_durable(note.file_no(), end, tid))
+            }
+            _ => volume.log.file().sync(),
+        };
         let times = GroupTimes { write, sync: watch.passed() };
-        self.syncs.count(jobs.len(), times.sync);
+        if !waits {
+            self.syncs.count(jobs.len(), times.sync);
+        }
         if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();
@@ -166,10 +173,11 @@ impl Core {
         }
         writer.end = end;
         writer.undecided = false;
+        writer.unsynced = if waits { unsynced } else { 0 };
         drop(writer);
         self.space.appended(end);
         volume.appended(end, tid);
-        let synced = self.note.as_ref().map(|note| (note.file_no(), end, tid));
+        let synced = self.note.as_ref().filter(|_| !waits).map(|note| (note.file_no(), end, tid));
         let delivery = self.publish(&volume, jobs, &placed, times);
         After { delivery, synced, failed }
     }

@@ -63,6 +63,7 @@ mod space;
 mod stage;
 pub(crate) mod sums;
 mod sync_histograms;
+mod sync_later;
 pub(crate) mod tail_note;
 mod undo;
 mod undo_find;
@@ -135,6 +136,8 @@ struct Core {
     last_tid: AtomicU64,
     closed: AtomicBool,
     syncs: SyncHistograms,
+    /// Groups may be published before they are durable.
+    sync_later: AtomicBool,
 }
 
 /// The oids that were given out.
@@ -299,6 +302,11 @@ impl Storage for FileStorage {
         let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.leave() };
         *self.lock_file.lock() = None;
         result
+    }
+
+    fn sync_later(&self) -> bool {
+        self.core.sync_later.store(true, Ordering::Relaxed);
+        true
     }
 
     fn iteration(&self) -> Option<&dyn Iterate> {

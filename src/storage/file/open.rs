@@ -100,6 +100,7 @@ impl Prepared {
                 format: found.format,
                 undecided: found.has_no_transaction,
                 buf: Vec::new(),
+                unsynced: 0,
             }),
             publisher: PublisherSlot::default(),
             new_file_format: if found.is_new {
@@ -116,6 +117,7 @@ impl Prepared {
             last_tid: AtomicU64::new(found.last_tid.0),
             closed: AtomicBool::new(false),
             syncs: SyncHistograms::default(),
+            sync_later: AtomicBool::new(false),
         };
         let core = Arc::new(core);
         let serving: Arc<dyn Serving> = core.clone();

@@ -78,6 +78,8 @@ impl Core {
 
     /// Saves the index as it was when the file ended at `end`. A failure is logged, too.
     pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) -> Result<()> {
+        // The index must not have what a crash can take away.
+        self.sync_written(volume)?;
         let format = self.writer.lock().format;
         let path = &self.path;
         let (begun, stopwatch) = (self.saver.clock.now(), Stopwatch::start());

@@ -9,4 +9,6 @@ pub struct Writer {
     /// The file has no transaction yet: the first one decides about the format.
     pub undecided: bool,
     pub buf: Vec<u8>,
+    /// Bytes that were written since the last sync, see `sync_later`.
+    pub unsynced: u64,
 }

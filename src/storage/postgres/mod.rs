@@ -10,7 +10,7 @@
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
 //! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
 //! - `blobs` has the blobs, in the database or in a directory.
-//! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack` implement the traits.
+//! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack`, `copy` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
@@ -18,7 +18,9 @@
 //! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, `runzeo_pack`, an index of
 //! `blob_chunk`, and functions whose names begin with `runzeo_`.
 
+mod ahead;
 mod blobs;
+mod copy;
 mod oids;
 pub mod options;
 mod pack;
@@ -46,7 +48,7 @@ use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
 use crate::postgres::dsn::Target;
-use crate::storage::{Blobs, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
+use crate::storage::{Blobs, Bulk, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
 
 /// A storage in a database.
 pub struct PostgresStorage {
@@ -174,6 +176,10 @@ impl Storage for PostgresStorage {
 
     fn blobs(&self) -> Option<&dyn Blobs> {
         self.blobs.as_deref().map(|blobs| blobs as &dyn Blobs)
+    }
+
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        Some(self)
     }
 
     fn packing(&self) -> Option<&dyn Pack> {

@@ -1,10 +1,12 @@
 //! Reads of objects, of their history, and of transactions. Lists are read in pages.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::PostgresStorage;
-use super::shared::{DatabaseState, append, number, oid, tid};
+use super::ahead::{Ahead, AheadRecords};
+use super::shared::{DatabaseState, append, data_record, number, oid, tid};
 use super::sql::{PAGE, RECORDS_PAGE};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -141,6 +143,7 @@ impl Iterate for PostgresStorage {
             page: Vec::new().into_iter(),
             is_last: false,
             current: None,
+            ahead: RefCell::default(),
         }))
     }
 }
@@ -156,6 +159,7 @@ struct Transactions {
     is_last: bool,
     /// The transaction that was returned last.
     current: Option<Tid>,
+    ahead: RefCell<Ahead>,
 }
 
 impl Transactions {
@@ -190,6 +194,13 @@ impl TransactionIterator for Transactions {
         let Some(tid) = self.current else {
             return Err(StorageError::Transaction("no transaction has been read yet".into()));
         };
+        if let Some(statement) = &self.shared.sql.records_ahead {
+            let limits = [tid.0 as i64, self.stop.0.min(Tid::MAX.0) as i64];
+            let read = || self.shared.ask(statement, &limits);
+            if let Some(part) = self.ahead.borrow_mut().records(tid, self.stop, read)? {
+                return Ok(Box::new(part));
+            }
+        }
         let shared = Arc::clone(&self.shared);
         Ok(Box::new(TransactionRecords { shared, tid, page: Vec::new().into_iter(), next: Some(0) }))
     }
@@ -210,11 +221,9 @@ impl RecordIterator for TransactionRecords {
             let rows = self.shared.ask(&self.shared.sql.records, &[self.tid.0 as i64, next])?;
             let mut page = Vec::with_capacity(rows.len());
             for row in rows.iter() {
-                let oid = oid(&row, 0)?;
-                let data = row.bytes(1)?.map(memory::copy).transpose();
-                let data = data.map_err(StorageError::io("reading an object"))?;
-                page.push(DataRecord { oid, tid: self.tid, data, data_txn: None });
-                self.next = number(oid)?.checked_add(1);
+                let record = data_record(&row, 0, self.tid)?;
+                self.next = number(record.oid)?.checked_add(1);
+                page.push(record);
             }
             if page.len() < RECORDS_PAGE {
                 self.next = None;
@@ -222,6 +231,12 @@ impl RecordIterator for TransactionRecords {
             self.page = page.into_iter();
         }
         Ok(self.page.next())
+    }
+}
+
+impl RecordIterator for AheadRecords {
+    fn next_record(&mut self) -> Result<Option<DataRecord>> {
+        self.next().transpose()
     }
 }
 

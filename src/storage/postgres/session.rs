@@ -26,6 +26,8 @@ pub enum Purpose<'a> {
     Blobs { server: &'a str },
     /// A pack.
     Pack,
+    /// Transactions of another storage.
+    Copy,
 }
 
 impl Purpose<'_> {
@@ -35,6 +37,7 @@ impl Purpose<'_> {
             Purpose::Read => "runzeo: reader".into(),
             Purpose::Blobs { server } => format!("runzeo: blobs {server}"),
             Purpose::Pack => "runzeo: pack".into(),
+            Purpose::Copy => "runzeo: copy".into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::postgres::{Row, Rows, Statement};
-use crate::storage::{Loaded, PublisherSlot, Result, StorageError};
+use crate::storage::{DataRecord, Loaded, PublisherSlot, Result, StorageError};
 
 /// One database.
 pub struct DatabaseState {
@@ -179,4 +179,11 @@ pub fn tid(row: &Row<'_>, column: usize) -> Result<Tid> {
 /// A column with an oid, which cannot be null.
 pub fn oid(row: &Row<'_>, column: usize) -> Result<Oid> {
     Ok(Oid(row.required_int8(column)? as u64))
+}
+
+/// A record of transaction `tid`: its oid and its state are two columns from `column` on.
+pub fn data_record(row: &Row<'_>, column: usize, tid: Tid) -> Result<DataRecord> {
+    let data = row.bytes(column + 1)?.map(memory::copy).transpose();
+    let data = data.map_err(StorageError::io("reading an object"))?;
+    Ok(DataRecord { oid: oid(row, column)?, tid, data, data_txn: None })
 }

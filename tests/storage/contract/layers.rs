@@ -13,9 +13,9 @@ const WITH_BLOBS: [&str; 2] = ["before.rs", "demo"];
 
 /// The files or directories of layers, and the methods whose defaults are correct for them.
 const LAYERS: [(&str, &[&str]); 3] = [
-    ("before.rs", &["abort", "extension_methods", "tids_after", "undo"]),
-    ("demo", &["extension_methods"]),
-    ("transform", &[]),
+    ("before.rs", &["abort", "bulk", "extension_methods", "sync_later", "tids_after", "undo"]),
+    ("demo", &["bulk", "extension_methods", "sync_later"]),
+    ("transform", &["bulk"]),
 ];
 
 fn place(name: &str) -> PathBuf {

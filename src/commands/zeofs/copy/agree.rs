@@ -3,9 +3,13 @@
 //! A pack of either storage takes transactions and records out, up to a transaction that it marks. Before such a mark
 //! only what both have is compared; behind it everything is.
 
+use std::collections::HashMap;
+
+use md5::{Digest, Md5};
+
 use super::ends::End;
 use super::oid_repr;
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 use crate::commands::subcommand::Trouble;
 use crate::inspect::show;
 use crate::storage::{TransactionIterator, TransactionRecord};
@@ -112,14 +116,29 @@ fn compare(a: &Side<'_>, b: &Side<'_>) -> Result<(), Trouble> {
     if [x.status, y.status].contains(&b'p') {
         return Ok(());
     }
-    let (mut xs, mut ys) = (a.transactions.records()?, b.transactions.records()?);
-    loop {
-        match (xs.next_record()?, ys.next_record()?) {
-            (None, None) => return Ok(()),
-            (Some(x), Some(y)) if (x.oid, x.tid) == (y.oid, y.tid) && x.data == y.data => {}
-            (Some(record), _) | (None, Some(record)) => {
-                return differ(format!("the object {}", oid_repr(record.oid)));
-            }
+    let (mut xs, mut ys) = (records(a)?, records(b)?);
+    xs.retain(|oid, record| {
+        let is_same = ys.get(oid) == Some(record);
+        if is_same {
+            ys.remove(oid);
         }
+        !is_same
+    });
+    match xs.keys().chain(ys.keys()).min() {
+        None => Ok(()),
+        Some(oid) => differ(format!("the object {}", oid_repr(*oid))),
     }
+}
+
+/// The serial of a record and the sum of its data, `None` for a deletion.
+type RecordSum = (Tid, Option<[u8; 16]>);
+
+/// The records of the next transaction. A database has them in another order, and of several records of an object only
+/// the last one.
+fn records(side: &Side<'_>) -> Result<HashMap<Oid, RecordSum>, Trouble> {
+    let (mut records, mut seen) = (side.transactions.records()?, HashMap::new());
+    while let Some(record) = records.next_record()? {
+        seen.insert(record.oid, (record.tid, record.data.map(|data| Md5::digest(data).into())));
+    }
+    Ok(seen)
 }

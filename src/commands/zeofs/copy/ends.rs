@@ -125,6 +125,7 @@ fn only_read(config: &mut StorageConfig) -> Result<(), Trouble> {
         StorageConfig::Zlib(zlib) => only_read(&mut zlib.base)?,
         StorageConfig::Before(before) => only_read(&mut before.base)?,
         StorageConfig::Client(client) => (client.options.read_only, client.options.wait) = (true, true),
+        StorageConfig::Postgres(database) => database.options.read_only = true,
         StorageConfig::Demo(demo) => {
             for part in [&mut demo.base, &mut demo.changes] {
                 let in_memory =
@@ -146,9 +147,12 @@ fn can_be_target(config: &mut StorageConfig) -> Result<(), Trouble> {
         StorageConfig::Blob(blob) => can_be_target(&mut blob.base)?,
         StorageConfig::Zlib(zlib) => can_be_target(&mut zlib.base)?,
         StorageConfig::Client(client) => client.options.wait = true,
+        StorageConfig::Postgres(database) if database.options.read_only => {
+            return Err(Trouble::Failed("the storage to copy to is read-only".into()));
+        }
+        StorageConfig::Postgres(_) => {}
         _ => {
-            let what =
-                "the storage to copy to must be a file, with or without compression, or another server";
+            let what = "the storage to copy to must be a file, with or without compression, a database, or another server";
             return Err(Trouble::Failed(what.into()));
         }
     }

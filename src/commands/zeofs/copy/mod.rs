@@ -42,8 +42,8 @@ zeo:///PATH), or with -C names of storages.
       --json            a JSON object
       --help            print this
 
-TO may be a file, with or without compression, or another server (without
-blobs). If it has a transaction that FROM does not have, or another one of the
+TO may be a file, with or without compression, a database, or another server
+(without blobs). If it has a transaction that FROM does not have, or another one of the
 same tid, nothing is copied, except for what packs have taken out.
 Exit status: 0 done; 1 failed, and what was copied is there; 2 the command line
 is wrong; 4 done, but for blobs whose file FROM does not have.
@@ -88,10 +88,11 @@ fn copy(from: &End, to: &End) -> Result<(Tid, Copied), Trouble> {
     while transfer.step()? {
         at(transfer.copied.transactions, "transactions copied");
     }
+    let copied = transfer.complete()?;
     if let Some(progress) = &mut progress {
         progress.end();
     }
-    Ok((last, transfer.copied))
+    Ok((last, copied))
 }
 
 fn print(

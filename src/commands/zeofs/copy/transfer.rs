@@ -12,7 +12,9 @@ use crate::inspect::record::plain;
 use crate::pickle::record::is_blob;
 use crate::storage::blob::StagedBlob;
 use crate::storage::file::FileFormat;
-use crate::storage::{BlobDir, DataRecord, Staged, StorageError, TransactionIterator, TransactionRecord};
+use crate::storage::{
+    BlobDir, BulkWriter, DataRecord, Staged, StorageError, TransactionIterator, TransactionRecord,
+};
 
 /// Bytes of a transaction that are kept in memory; more of it is in a temporary file.
 const MEMORY_MAX: usize = 32 << 20;
@@ -38,39 +40,64 @@ pub(super) struct Copied {
 pub(super) struct Transfer<'a> {
     from: &'a End,
     to: &'a End,
-    committer: Committer,
+    sink: Sink<'a>,
     transactions: Box<dyn TransactionIterator>,
     pub(super) copied: Copied,
+}
+
+/// Where transactions go.
+enum Sink<'a> {
+    /// They are durable some time after they were added.
+    Bulk(Box<dyn BulkWriter + 'a>),
+    /// One after the other. In a file they are durable some time later, too.
+    Single(Committer),
 }
 
 impl<'a> Transfer<'a> {
     pub(super) fn new(from: &'a End, to: &'a End, last: Tid) -> Result<Transfer<'a>, Trouble> {
         let start = (last != Tid::ZERO).then(|| Tid(last.0.saturating_add(1)));
         let transactions = from.storage.require_iteration()?.iterate(start, None)?;
-        let committer = Committer::new(Arc::clone(&to.storage));
-        Ok(Transfer { from, to, committer, transactions, copied: Copied::default() })
+        let sink = match to.storage.bulk() {
+            Some(bulk) => Sink::Bulk(bulk.begin()?),
+            None => {
+                to.storage.sync_later();
+                Sink::Single(Committer::new(Arc::clone(&to.storage)))
+            }
+        };
+        Ok(Transfer { from, to, sink, transactions, copied: Copied::default() })
     }
 
-    /// Copies one transaction, durably. False: there are no more.
+    /// Copies one transaction. False: there are no more.
     pub(super) fn step(&mut self) -> Result<bool, Trouble> {
         let Some(txn) = self.transactions.next_transaction()? else { return Ok(false) };
         let tid = txn.tid;
         let staged = self.stage(txn)?;
         let name = &self.to.name;
-        match self.committer.commit(staged) {
-            Ok(found) if found == tid => {}
-            Ok(found) => {
-                return Err(Trouble::Failed(format!("{name}: the transaction {tid} got the tid {found}")));
-            }
-            Err(error) => {
-                return Err(Trouble::Failed(format!(
-                    "{name}: the transaction {tid} cannot be copied: {error}"
-                )));
-            }
+        match &mut self.sink {
+            Sink::Bulk(bulk) => bulk.add(staged)?,
+            Sink::Single(committer) => match committer.commit(staged) {
+                Ok(found) if found == tid => {}
+                Ok(found) => {
+                    let what = format!("{name}: the transaction {tid} got the tid {found}");
+                    return Err(Trouble::Failed(what));
+                }
+                Err(error) => {
+                    let what = format!("{name}: the transaction {tid} cannot be copied: {error}");
+                    return Err(Trouble::Failed(what));
+                }
+            },
         }
         self.copied.transactions += 1;
         self.copied.last = Some(tid);
         Ok(true)
+    }
+
+    /// Everything that was copied is durable after this.
+    pub(super) fn complete(self) -> Result<Copied, Trouble> {
+        if let Sink::Bulk(bulk) = self.sink {
+            bulk.complete()?;
+        }
+        Ok(self.copied)
     }
 
     fn stage(&mut self, txn: TransactionRecord) -> Result<Staged, Trouble> {

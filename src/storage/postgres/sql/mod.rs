@@ -1,9 +1,10 @@
 //! The SQL of the storage. [`preserving`] has the statements for databases that keep history; [`schema`] makes the
-//! tables, and [`functions`] the functions of our own. Packs have theirs in [`pack`].
+//! tables, and [`functions`] the functions of our own. Packs have theirs in [`pack`], copies in [`copy`].
 //!
 //! Oids and tids are `bigint`: the 8 bytes as an unsigned number, whose top bit is never set. All reads ask for the
 //! state of a transaction (`last`) that has been published: rows of later ones may be there already and are not seen.
 
+pub mod copy;
 pub mod functions;
 pub mod pack;
 pub mod preserving;
@@ -33,6 +34,9 @@ pub struct Statements {
     pub transactions: Statement,
     /// `(tid, oid) -> oid, state`: the next records of a transaction from `oid` on.
     pub records: Statement,
+    /// `(first, last) -> tid, oid, state`: the records of the next transactions, as many as [`AHEAD_LEN`] says, in the
+    /// order of tids only. `None`: records are read for one transaction at a time.
+    pub records_ahead: Option<Statement>,
     /// `(before) -> tid, user, description, extension, size`: the next [`PAGE`] transactions that can be undone, newest
     /// first.
     pub undoable: Statement,
@@ -62,3 +66,5 @@ pub struct Statements {
 pub const PAGE: usize = 100;
 /// Rows of one page of a transaction's records, which may be large.
 pub const RECORDS_PAGE: usize = 32;
+/// Records of many transactions: rows at most, and bytes of states behind which there are no more rows.
+pub const AHEAD_LEN: (usize, usize) = (4000, 4 << 20);

@@ -48,6 +48,14 @@ pub static STATEMENTS: Statements = Statements {
         sql: "select zoid, state from object_state where tid = $1 and zoid >= $2 order by zoid limit 32",
         types: TWO,
     },
+    // A sort by objects would read everything up to `last`.
+    records_ahead: Some(Statement {
+        sql: "select tid, zoid, state from (select tid, zoid, state, \
+              sum(state_size) over (order by tid rows unbounded preceding) - state_size as before from \
+              (select tid, zoid, state, state_size from object_state where tid >= $1 and tid <= $2 \
+              order by tid limit 4000) p) t where before < 4194304",
+        types: TWO,
+    }),
     undoable: Statement {
         sql: "select t.tid, t.username, t.description, t.extension, \
               (select coalesce(sum(s.state_size), 0)::bigint from object_state s where s.tid = t.tid) \
