@@ -367,6 +367,9 @@ fn database_storage(options: &PostgresOptions) -> String {
     if options.read_only {
         text.push_str(", read-only");
     }
+    if !options.keep_history {
+        text.push_str(", without history");
+    }
     if !options.create_schema {
         text.push_str(", whose tables must be there");
     }

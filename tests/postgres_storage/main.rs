@@ -6,6 +6,7 @@ mod support;
 
 mod copies;
 mod failures;
+mod free;
 mod packs;
 
 use std::sync::Arc;

@@ -297,6 +297,40 @@ fn many_blobs_need_few_locks_of_the_database() {
     storage.close().unwrap();
 }
 
+/// A database without history keeps the blob that belongs to the object's only state.
+#[test]
+fn without_history_a_blob_replaces_the_one_before() {
+    let (server, dir) = (server(&[]), tempfile::tempdir().unwrap());
+    let open = |name: &str| {
+        open_with(PostgresOptions { keep_history: false, ..options(&server, &dir.path().join(name)) })
+    };
+    let [storage, other] = ["a", "b"].map(open);
+    let mut sql = Sql::new(&server);
+    let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, &data(100_000))).unwrap();
+    let second = commit_staged(&storage, stage(&storage, 1, first, b"second")).unwrap();
+    let third = commit_staged(&storage, stage(&storage, 2, Tid::ZERO, b"of another")).unwrap();
+    assert_eq!((sql.count(&ROWS), sql.count(&LARGE_OBJECTS), sql.count(&UPLOADS)), (2, 2, 0));
+    assert_eq!(read(&other, 1, second).unwrap(), b"second");
+    assert_eq!(read(&other, 2, third).unwrap(), b"of another");
+    // A client whose transaction has begun before may try again.
+    match read(&other, 1, first) {
+        Err(StorageError::ReadConflict(conflict)) => assert_eq!(conflict.committed, second),
+        read => panic!("{read:?}"),
+    }
+    assert!(matches!(read(&other, 7, first), Err(StorageError::NoBlob { .. })));
+    // Large objects go with their object, and stay with one that is stored without its blob.
+    let mut deletion = new_staged();
+    deletion.delete(Oid(2), third).unwrap();
+    commit_staged(&storage, deletion).unwrap();
+    assert_eq!((sql.count(&ROWS), sql.count(&LARGE_OBJECTS)), (1, 1));
+    storage.abort(storage.vote(stage(&storage, 1, second, b"aborted"), TidAt::Finish).unwrap());
+    sql.wait_for(&LARGE_OBJECTS, 1);
+    assert_eq!(read(&open("c"), 1, second).unwrap(), b"second");
+    sql.check();
+    storage.close().unwrap();
+    other.close().unwrap();
+}
+
 #[test]
 fn an_undo_shares_the_large_object() {
     let (server, dir) = (server(&[]), tempfile::tempdir().unwrap());

@@ -235,6 +235,10 @@ ranks! {
     PostgresReaders permits [];
     /// The answer to one question.
     PostgresAnswer permits [];
+    /// The snapshots of a database that lists are read from.
+    PostgresSnapshots permits [];
+    /// The session of one of them.
+    PostgresSnapshot permits [];
     /// Large objects of a database that are to be removed.
     PostgresUploads permits [];
     /// The sessions of a database for large objects.

@@ -127,11 +127,6 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
             return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
         }
     }
-    if section.get("keep-history", datatypes::boolean)? == Some(false) {
-        let location = section.value("keep-history").map_or(&section.start, |value| &value.location);
-        let what = "keep-history false: databases without history are not supported yet";
-        return Err(ConfigError::at(location, what));
-    }
     let mut options = PostgresOptions::new(
         adapter
             .get("dsn", dsn)?
@@ -140,6 +135,7 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
     );
     options.name = section.value("name").map(|value| value.text.clone());
     options.read_only = section.get("read-only", datatypes::boolean)?.unwrap_or(options.read_only);
+    options.keep_history = section.get("keep-history", datatypes::boolean)?.unwrap_or(options.keep_history);
     options.create_schema =
         section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
     options.lock_timeout = section.get("commit-lock-timeout", lock_timeout)?.unwrap_or(options.lock_timeout);

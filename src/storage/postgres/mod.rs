@@ -8,19 +8,22 @@
 //!
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
-//! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
+//! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory, and
+//!   `former` that of what a database without history has no more.
+//! - `snapshot` is what lists of transactions are read from.
 //! - `blobs` has the blobs, in the database or in a directory.
 //! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack`, `copy` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
 //!
-//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, `runzeo_pack`, an index of
-//! `blob_chunk`, and functions whose names begin with `runzeo_`.
+//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, `runzeo_pack`, without history
+//! also `runzeo_last`, an index of `blob_chunk`, and functions whose names begin with `runzeo_`.
 
 mod ahead;
 mod blobs;
 mod copy;
+mod former;
 mod oids;
 pub mod options;
 mod pack;
@@ -30,12 +33,14 @@ mod records;
 mod sequencer;
 mod session;
 mod shared;
+mod snapshot;
 mod sql;
 mod undo;
 mod vote;
 mod vote_blobs;
 
 use self::blobs::PostgresBlobs;
+use self::former::FormerRecords;
 use self::oids::Oids;
 use self::options::PostgresOptions;
 use self::readers::Readers;
@@ -43,6 +48,7 @@ use self::records::RecordCache;
 use self::sequencer::Sequencer;
 use self::session::LOG;
 use self::shared::DatabaseState;
+use self::snapshot::Snapshots;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
@@ -50,11 +56,15 @@ use crate::postgres::Wake;
 use crate::postgres::dsn::Target;
 use crate::storage::{Blobs, Bulk, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
 
+/// The memory for former records is this part of that for current ones.
+const FORMER_SHARE: usize = 4;
+
 /// A storage in a database.
 pub struct PostgresStorage {
     options: PostgresOptions,
     shared: Arc<DatabaseState>,
     sequencer: Arc<Sequencer>,
+    snapshots: Snapshots,
     oids: Oids,
     resolver: ResolverSlot,
     blobs: Option<Arc<PostgresBlobs>>,
@@ -73,9 +83,10 @@ impl PostgresStorage {
         let found = sequencer::found(&options)?;
         let shared = Arc::new(DatabaseState::new(
             name.clone(),
-            &sql::preserving::STATEMENTS,
+            found.sql,
             Readers::new(name.clone(), options.dsn.clone(), found.identity.clone()),
-            RecordCache::new(options.cache_size, options.cache_record_max),
+            RecordCache::new(options.cache_size, options.cache_record_max, found.sql.forgets),
+            FormerRecords::new(if found.sql.forgets { options.cache_size / FORMER_SHARE } else { 0 }),
             found.last,
         ));
         let blobs = PostgresBlobs::open(&options, &shared, &found.server)?.map(Arc::new);
@@ -87,9 +98,11 @@ impl PostgresStorage {
         })?;
         log::info!(target: LOG, "{}: opened, last transaction {}", shared.name, shared.last());
         let sequencer = Arc::new(sequencer);
+        shared.set_sequencer(&sequencer);
         // So that the number of objects and the size are known.
         sequencer.catch_up()?;
         Ok(PostgresStorage {
+            snapshots: Snapshots::default(),
             options,
             shared,
             sequencer,
@@ -140,7 +153,8 @@ impl Storage for PostgresStorage {
             ("ZODB.interfaces", "IStorage"),
             ("zope.interface", "Interface"),
         ];
-        blobs.iter().chain(&others).copied().collect()
+        let is_provided = |(_, name): &(_, &str)| self.undo().is_some() || *name != "IStorageUndoable";
+        blobs.iter().chain(&others).copied().filter(is_provided).collect()
     }
 
     fn last_transaction(&self) -> Tid {
@@ -158,6 +172,7 @@ impl Storage for PostgresStorage {
             blobs.close();
         }
         self.shared.fail(format!("{} is closed", self.shared.name));
+        self.snapshots.close();
         self.shared.readers.close();
         Ok(())
     }
@@ -171,15 +186,16 @@ impl Storage for PostgresStorage {
     }
 
     fn undo(&self) -> Option<&dyn Undo> {
-        Some(self)
+        self.shared.sql.undo.is_some().then_some(self as &dyn Undo)
     }
 
     fn blobs(&self) -> Option<&dyn Blobs> {
         self.blobs.as_deref().map(|blobs| blobs as &dyn Blobs)
     }
 
+    /// Without history a copy has few rows, and most of them replace each other.
     fn bulk(&self) -> Option<&dyn Bulk> {
-        Some(self)
+        (!self.shared.sql.forgets).then_some(self as &dyn Bulk)
     }
 
     fn packing(&self) -> Option<&dyn Pack> {

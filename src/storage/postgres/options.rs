@@ -16,6 +16,8 @@ pub struct PostgresOptions {
     pub read_only: bool,
     /// Creates what is missing of the tables.
     pub create_schema: bool,
+    /// The database keeps former revisions.
+    pub keep_history: bool,
     /// How long a vote waits for objects that another server or a client of RelStorage has locked.
     pub lock_timeout: Duration,
     /// Bytes of memory for records that were read lately.
@@ -46,6 +48,7 @@ impl PostgresOptions {
             dsn,
             read_only: false,
             create_schema: true,
+            keep_history: true,
             lock_timeout: Duration::from_secs(30),
             cache_size: 256 << 20,
             cache_record_max: 16 << 10,

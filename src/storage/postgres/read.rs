@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::PostgresStorage;
 use super::ahead::{Ahead, AheadRecords};
-use super::shared::{DatabaseState, append, data_record, number, oid, tid};
+use super::shared::{append, data_record, number, oid, tid};
+use super::snapshot::ListSource;
 use super::sql::{PAGE, RECORDS_PAGE};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -74,6 +74,12 @@ impl History for PostgresStorage {
                 }
             }
             if !is_known {
+                // Without history the only revision may be one that had to be published first.
+                let serial = self.shared.current(oid)?;
+                if serial.0 as i64 >= before {
+                    before = serial.0.saturating_add(1) as i64;
+                    continue;
+                }
                 return Err(StorageError::PosKey(oid));
             }
             if rows.len() < PAGE {
@@ -132,12 +138,11 @@ impl History for PostgresStorage {
 impl Iterate for PostgresStorage {
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
         self.check_open()?;
-        let newest = self.shared.last();
+        let (source, newest) = self.snapshots.source(&self.shared)?;
         let stop = stop.map_or(newest, |stop| stop.min(newest));
         let next = start.unwrap_or(Tid::ZERO);
-        let shared = Arc::clone(&self.shared);
         Ok(Box::new(Transactions {
-            shared,
+            source,
             next,
             stop,
             page: Vec::new().into_iter(),
@@ -150,7 +155,7 @@ impl Iterate for PostgresStorage {
 
 /// An iterator over transactions.
 struct Transactions {
-    shared: Arc<DatabaseState>,
+    source: ListSource,
     /// The first that is not in `page`.
     next: Tid,
     stop: Tid,
@@ -165,7 +170,7 @@ struct Transactions {
 impl Transactions {
     fn read_page(&mut self) -> Result<()> {
         let limits = [self.next.0.min(Tid::MAX.0) as i64, self.stop.0.min(Tid::MAX.0) as i64];
-        let rows = self.shared.ask(&self.shared.sql.transactions, &limits)?;
+        let rows = self.source.ask(&self.source.sql().transactions, &limits)?;
         let mut page = Vec::with_capacity(rows.len());
         for row in rows.iter() {
             let tid = tid(&row, 0)?;
@@ -194,21 +199,21 @@ impl TransactionIterator for Transactions {
         let Some(tid) = self.current else {
             return Err(StorageError::Transaction("no transaction has been read yet".into()));
         };
-        if let Some(statement) = &self.shared.sql.records_ahead {
+        if let Some(statement) = &self.source.sql().records_ahead {
             let limits = [tid.0 as i64, self.stop.0.min(Tid::MAX.0) as i64];
-            let read = || self.shared.ask(statement, &limits);
+            let read = || self.source.ask(statement, &limits);
             if let Some(part) = self.ahead.borrow_mut().records(tid, self.stop, read)? {
                 return Ok(Box::new(part));
             }
         }
-        let shared = Arc::clone(&self.shared);
-        Ok(Box::new(TransactionRecords { shared, tid, page: Vec::new().into_iter(), next: Some(0) }))
+        let source = self.source.clone();
+        Ok(Box::new(TransactionRecords { source, tid, page: Vec::new().into_iter(), next: Some(0) }))
     }
 }
 
 /// The records of one transaction, in the order of oids.
 struct TransactionRecords {
-    shared: Arc<DatabaseState>,
+    source: ListSource,
     tid: Tid,
     page: std::vec::IntoIter<DataRecord>,
     /// The first oid that is not in `page`; `None`: there are no more.
@@ -218,7 +223,7 @@ struct TransactionRecords {
 impl RecordIterator for TransactionRecords {
     fn next_record(&mut self) -> Result<Option<DataRecord>> {
         if let (true, Some(next)) = (self.page.as_slice().is_empty(), self.next) {
-            let rows = self.shared.ask(&self.shared.sql.records, &[self.tid.0 as i64, next])?;
+            let rows = self.source.ask(&self.source.sql().records, &[self.tid.0 as i64, next])?;
             let mut page = Vec::with_capacity(rows.len());
             for row in rows.iter() {
                 let record = data_record(&row, 0, self.tid)?;

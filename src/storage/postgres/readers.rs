@@ -98,6 +98,12 @@ impl Readers {
         }
     }
 
+    /// A new session for somebody who needs it alone.
+    pub fn session(&self) -> Result<Connection> {
+        let identity = self.pool.lock().identity.clone();
+        self.open(&identity).map_err(|error| lost(&self.name, &error))
+    }
+
     /// All sessions end. Questions that wait, and later ones, fail.
     pub fn close(&self) {
         let mut pool = self.pool.lock();

@@ -38,6 +38,8 @@ pub struct RecordCache {
     /// Bytes of one generation of a shard.
     generation_max: usize,
     record_max: usize,
+    /// Whether what is committed here is kept, too, if it was not in use before.
+    keeps_committed: bool,
     loads: AtomicU64,
     hits: AtomicU64,
 }
@@ -55,11 +57,12 @@ struct Shard {
 
 impl RecordCache {
     /// At most `size` bytes, approximately, of records of up to `record_max`.
-    pub fn new(size: usize, record_max: usize) -> RecordCache {
+    pub fn new(size: usize, record_max: usize, keeps_committed: bool) -> RecordCache {
         RecordCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             generation_max: size / SHARDS / 2,
             record_max,
+            keeps_committed,
             loads: AtomicU64::new(0),
             hits: AtomicU64::new(0),
         }
@@ -101,21 +104,21 @@ impl RecordCache {
         }
     }
 
-    /// A published transaction has changed an object. `record`: its new one, if it is at hand.
-    pub fn replace(&self, oid: Oid, record: Option<(Tid, &[u8])>) {
-        let Some(shard) = self.shard(oid) else { return };
+    /// A published transaction has changed an object. `record`: its new one, if it is at hand. Returns the one before.
+    pub fn replace(&self, oid: Oid, record: Option<(Tid, &[u8])>) -> Option<CachedRecord> {
+        let shard = self.shard(oid)?;
         let record = record.filter(|(_, data)| self.keeps(data));
         let record = record.map(|(serial, data)| CachedRecord { serial, data: data.into() });
         let mut shard = shard.lock();
         shard.changes += 1;
         let replaced = shard.remove(oid);
-        // Only what was in use stays in memory.
-        let dropped = match (record, replaced.is_some()) {
+        let dropped = match (record, self.keeps_committed || replaced.is_some()) {
             (Some(record), true) => shard.add(oid, record, self.generation_max),
             _ => HashMap::new(),
         };
         drop(shard);
-        drop((replaced, dropped));
+        drop(dropped);
+        replaced
     }
 
     /// For the status.
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_a_change_is_not_kept() {
-        let records = RecordCache::new(1 << 20, 1000);
+        let records = RecordCache::new(1 << 20, 1000, false);
         let before = nothing(records.get(Oid(1)));
         records.replace(Oid(1), None);
         records.add(Oid(1), Tid(5), b"old", before);
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_counted() {
-        let records = RecordCache::new(1 << 20, 1000);
+        let records = RecordCache::new(1 << 20, 1000, false);
         for oid in 0..20_000 {
             let changes = nothing(records.get(Oid(oid)));
             records.add(Oid(oid), Tid(1), &[7; 200], changes);

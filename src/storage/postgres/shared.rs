@@ -1,16 +1,21 @@
 //! What the storage and its sequencer share: the published state, and how to read it.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, Weak};
 
+use super::former::FormerRecords;
 use super::readers::Readers;
 use super::records::{Lookup, RecordCache};
+use super::sequencer::Sequencer;
 use super::session::malformed;
 use super::sql::Statements;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::base::sync::{AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Ordering};
 use crate::postgres::{Row, Rows, Statement};
 use crate::storage::{DataRecord, Loaded, PublisherSlot, Result, StorageError};
+
+/// How often a read that finds a state of after the last published transaction waits for the publication.
+const AHEAD_MAX: usize = 20;
 
 /// One database.
 pub struct DatabaseState {
@@ -18,12 +23,16 @@ pub struct DatabaseState {
     pub sql: &'static Statements,
     pub readers: Readers,
     pub records: RecordCache,
+    /// Revisions that the database has no more.
+    pub former: FormerRecords,
     pub publisher: PublisherSlot,
     /// The last published transaction. Only `install` of a publication changes it.
     published: AtomicU64,
     /// Estimates, of the database.
     pub object_count: AtomicU64,
     pub size: AtomicU64,
+    /// Publishes what others have committed.
+    sequencer: OnceLock<Weak<Sequencer>>,
     /// Why nothing can be read or stored any more.
     failure: OnceLock<String>,
 }
@@ -34,6 +43,7 @@ impl DatabaseState {
         sql: &'static Statements,
         readers: Readers,
         records: RecordCache,
+        former: FormerRecords,
         published: Tid,
     ) -> DatabaseState {
         DatabaseState {
@@ -41,6 +51,8 @@ impl DatabaseState {
             sql,
             readers,
             records,
+            former,
+            sequencer: OnceLock::new(),
             publisher: PublisherSlot::default(),
             published: AtomicU64::new(published.0),
             object_count: AtomicU64::new(0),
@@ -72,6 +84,20 @@ impl DatabaseState {
         self.published.store(last.0, Ordering::SeqCst);
     }
 
+    pub fn set_sequencer(&self, sequencer: &Arc<Sequencer>) {
+        // It is set once.
+        let _ = self.sequencer.set(Arc::downgrade(sequencer));
+    }
+
+    /// What is found in the database was committed after the last published transaction, and what was there before is
+    /// gone: has it published.
+    pub fn catch_up(&self) -> Result<()> {
+        match self.sequencer.get().and_then(Weak::upgrade) {
+            Some(sequencer) => sequencer.catch_up(),
+            None => Err(StorageError::Closed(format!("{} is closed", self.name))),
+        }
+    }
+
     /// Asks about published states.
     pub fn ask(&self, statement: &'static Statement, values: &[i64]) -> Result<Rows> {
         self.readers.ask(statement, values)
@@ -94,21 +120,48 @@ impl DatabaseState {
             Lookup::Nothing(changes) => Some(changes),
         };
         let number = number(oid)?;
-        let last = self.last();
-        let before = before.0.min(last.0.saturating_add(1)) as i64;
-        let rows = self.ask(&self.sql.load, &[number, before, last.0 as i64])?;
-        let Some(row) = rows.first() else {
-            // Either it was created later, or there is no such object.
-            return if self.exists(number, last)? { Ok(None) } else { Err(StorageError::PosKey(oid)) };
-        };
-        let serial = tid(&row, 0)?;
-        let data = row.bytes(1)?.ok_or(StorageError::PosKey(oid))?;
-        let end = row.int8(2)?.map(|end| Tid(end as u64));
-        let start = append(data, headroom, out)?;
-        if let Some(changes) = changes.filter(|_| end.is_none()) {
-            self.records.add(oid, serial, data, changes);
+        for _ in 0..AHEAD_MAX {
+            let last = self.last();
+            let limit = before.0.min(last.0.saturating_add(1)) as i64;
+            let rows = self.ask(&self.sql.load, &[number, limit, last.0 as i64])?;
+            let Some(row) = rows.first() else {
+                if let Some(loaded) = self.load_former(oid, before, headroom, out)? {
+                    return Ok(Some(loaded));
+                }
+                // Either it was created later, or there is no such object.
+                return if self.exists(number, last)? { Ok(None) } else { Err(StorageError::PosKey(oid)) };
+            };
+            let serial = tid(&row, 0)?;
+            if serial > last {
+                self.catch_up()?;
+                continue;
+            }
+            if serial >= before {
+                return self.load_former(oid, before, headroom, out);
+            }
+            let data = row.bytes(1)?.ok_or(StorageError::PosKey(oid))?;
+            let end = row.int8(2)?.map(|end| Tid(end as u64));
+            let start = append(data, headroom, out)?;
+            if let Some(changes) = changes.filter(|_| end.is_none()) {
+                self.records.add(oid, serial, data, changes);
+            }
+            return Ok(Some(Loaded { start, serial, end }));
         }
-        Ok(Some(Loaded { start, serial, end }))
+        // It changes all the time. The client tries again.
+        Ok(None)
+    }
+
+    /// A revision that was current before `before`, from memory.
+    fn load_former(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let Some(former) = self.former.before(oid, before) else { return Ok(None) };
+        let start = append(&former.data, headroom, out)?;
+        Ok(Some(Loaded { start, serial: former.serial, end: Some(former.end) }))
     }
 
     /// The answer of memory to [`DatabaseState::load_before`], if it has one.
@@ -131,15 +184,25 @@ impl DatabaseState {
     /// The data of one revision, published or not.
     pub fn revision(&self, oid: Oid, serial: Tid) -> Result<Vec<u8>> {
         let rows = self.ask(&self.sql.load_serial, &[number(oid)?, serial.0 as i64])?;
+        let former = if rows.is_empty() { self.former.revision(oid, serial) } else { None };
         let data = rows.first().map(|row| row.bytes(0)).transpose()?.flatten();
-        memory::copy(data.ok_or(StorageError::PosKey(oid))?).map_err(StorageError::io("reading an object"))
+        let data = data.or(former.as_ref().map(|former| &*former.data)).ok_or(StorageError::PosKey(oid))?;
+        memory::copy(data).map_err(StorageError::io("reading an object"))
     }
 
     /// The revision that is current as of the last published transaction.
     pub fn current(&self, oid: Oid) -> Result<Tid> {
-        let rows = self.ask(&self.sql.current, &[number(oid)?, self.last().0 as i64])?;
-        let row = rows.first().ok_or(StorageError::PosKey(oid))?;
-        if row.required_bool(1)? { Err(StorageError::PosKey(oid)) } else { tid(&row, 0) }
+        loop {
+            let last = self.last();
+            let rows = self.ask(&self.sql.current, &[number(oid)?, last.0 as i64])?;
+            let row = rows.first().ok_or(StorageError::PosKey(oid))?;
+            let serial = tid(&row, 0)?;
+            if serial > last {
+                self.catch_up()?;
+            } else {
+                return if row.required_bool(1)? { Err(StorageError::PosKey(oid)) } else { Ok(serial) };
+            }
+        }
     }
 
     /// The large objects of a blob, by the number of its object: one, unless RelStorage before 3.5 has written it; none

@@ -9,7 +9,7 @@ use super::PostgresStorage;
 use super::read::meta;
 use super::sequencer::WantedLocks;
 use super::shared::{number, oid, tid};
-use super::sql::PAGE;
+use super::sql::{PAGE, UndoStatements};
 use super::vote::{BegunEarly, Steps, touched};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -33,7 +33,7 @@ impl Undo for PostgresStorage {
         self.check_open()?;
         let mut before = self.shared.last().0.saturating_add(1) as i64;
         loop {
-            let rows = self.shared.ask(&self.shared.sql.undoable, &[before])?;
+            let rows = self.shared.ask(&self.undo_sql()?.list, &[before])?;
             for row in rows.iter() {
                 let tid = tid(&row, 0)?;
                 before = tid.0 as i64;
@@ -86,17 +86,24 @@ impl Undo for PostgresStorage {
 }
 
 impl PostgresStorage {
+    /// Errors: the database keeps no history.
+    fn undo_sql(&self) -> Result<&'static UndoStatements> {
+        let sql = self.shared.sql.undo.as_ref();
+        sql.ok_or_else(|| StorageError::Unsupported(format!("{} cannot undo", self.shared.name)))
+    }
+
     /// The objects of a transaction that can be undone.
     pub(super) fn undoable_objects(&self, undone: Tid) -> Result<Vec<Oid>> {
         let refusal = |reason: &'static str| StorageError::Undo { reason: reason.into(), oid: None };
         let tid = i64::try_from(undone.0).unwrap_or(0);
-        let rows = self.shared.ask(&self.shared.sql.is_packed, &[tid])?;
+        let sql = self.undo_sql()?;
+        let rows = self.shared.ask(&sql.is_packed, &[tid])?;
         let is_published = undone != Tid::ZERO && undone <= self.shared.last();
         let row = rows.first().filter(|_| is_published).ok_or_else(|| refusal("Invalid transaction id"))?;
         if row.required_bool(0)? {
             return Err(refusal("non-undoable transaction"));
         }
-        let rows = self.shared.ask(&self.shared.sql.changed, &[tid])?;
+        let rows = self.shared.ask(&sql.changed, &[tid])?;
         rows.iter().map(|row| oid(&row, 0)).collect()
     }
 

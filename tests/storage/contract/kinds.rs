@@ -29,6 +29,8 @@ pub struct Kind {
     pub merges: bool,
     /// Clients send and get records in the form of zc.zlibstorage.
     pub zlib_at_clients: bool,
+    /// Keeps only the current states for sure: they are all that is listed, and without their transactions' metadata.
+    pub forgets: bool,
     /// Is a database: each vote waits for it.
     pub waits: bool,
     /// The directory of its files.
@@ -47,6 +49,7 @@ fn kind(make: impl FnOnce(&Path) -> Arc<dyn Storage>) -> Kind {
         logs: true,
         merges: true,
         zlib_at_clients: false,
+        forgets: false,
         waits: false,
         _dir: dir,
         _server: None,
@@ -72,9 +75,19 @@ fn zlib(base: Arc<dyn Storage>, by_clients: bool) -> Arc<dyn Storage> {
 
 /// An empty database on a server of its own.
 pub fn postgres() -> Kind {
+    database(true)
+}
+
+/// The same, without history.
+pub fn postgres_free() -> Kind {
+    Kind { forgets: true, ..database(false) }
+}
+
+fn database(keep_history: bool) -> Kind {
     let server = PostgresServer::start(&[]).expect("PostgreSQL; scripts/postgres says how to get it");
     let dsn = Dsn::parse(&server.dsn(), &|_| None).unwrap();
-    let made = kind(|_| Arc::new(PostgresStorage::open(PostgresOptions::new(dsn)).unwrap()));
+    let options = PostgresOptions { keep_history, ..PostgresOptions::new(dsn) };
+    let made = kind(|_| Arc::new(PostgresStorage::open(options).unwrap()));
     Kind { waits: true, _server: Some(server), ..made }
 }
 

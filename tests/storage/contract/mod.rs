@@ -34,7 +34,8 @@ macro_rules! contract {
 }
 
 contract!(
-    file, mapping, temporary, of_the_example, demo, demo_over_file, demo_in_demo, zlib_file, zlib_mapping, server_zlib, demo_with_zlib_changes, postgres => [
+    file, mapping, temporary, of_the_example, demo, demo_over_file, demo_in_demo, zlib_file, zlib_mapping, server_zlib, demo_with_zlib_changes, postgres,
+    postgres_free => [
         reads::what_is_stored_is_loaded,
         reads::every_revision_before_a_tid,
         reads::what_there_is_not,

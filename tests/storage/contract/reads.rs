@@ -76,6 +76,11 @@ pub fn history_is_newest_first(kind: &Kind) {
         return;
     }
     let shown: Vec<_> = entries.iter().map(|entry| (entry.tid, entry.size)).collect();
+    if kind.forgets {
+        assert_eq!(shown, [(t3, 17)]);
+        assert_eq!((&entries[0].meta.user[..], &entries[0].meta.description[..]), (&b""[..], &b""[..]));
+        return;
+    }
     assert_eq!(shown, [(t3, 17), (t2, 7), (t1, 3)]);
     assert_eq!(
         (&entries[0].meta.user[..], &entries[0].meta.description[..]),

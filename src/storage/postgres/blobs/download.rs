@@ -7,6 +7,7 @@ use super::super::session::{AskError, LOG, refused};
 use super::super::shared::{DatabaseState, number};
 use super::sessions::Sessions;
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Conflict;
 use crate::postgres::{Batch, Connection, Row, Rows, ServerError, Statement, Type, Value};
 use crate::storage::blob::cache::{Begun, BlobCache, BlobDownload};
 use crate::storage::{BlobFile, Result, StorageError};
@@ -43,9 +44,24 @@ impl Downloads {
         self.sessions.close();
     }
 
+    /// A database without history has no blobs of former revisions, and a client may still stand at one.
+    fn check_is_current(&self, oid: Oid, read: Tid) -> Result<()> {
+        if !self.shared.sql.forgets {
+            return Ok(());
+        }
+        match self.shared.current(oid) {
+            Ok(committed) if committed != read => {
+                Err(StorageError::ReadConflict(Box::new(Conflict { oid, committed, read, data: Vec::new() })))
+            }
+            Ok(_) | Err(StorageError::PosKey(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A blob, open. Threads that want the same one wait for one download.
     ///
-    /// Errors: `NoBlob` if the database has none for this revision.
+    /// Errors: `NoBlob` if the database has none for this revision; without history `ReadConflict` if it is a former
+    /// one.
     pub fn load(&self, cache: &Arc<BlobCache>, oid: Oid, serial: Tid) -> Result<BlobFile> {
         let mut download = match cache.begin(oid, serial)? {
             Begun::There(blob) => return Ok(blob),
@@ -56,6 +72,7 @@ impl Downloads {
         // RelStorage before 3.5 has made several large objects of a long blob.
         let chunks = self.shared.chunks(number(oid)?, serial)?;
         if chunks.is_empty() {
+            self.check_is_current(oid, serial)?;
             return Err(missing());
         }
         let is_there = self.sessions.with(|session| {
@@ -71,6 +88,7 @@ impl Downloads {
             Ok(true)
         })?;
         if !is_there {
+            self.check_is_current(oid, serial)?;
             log::error!(
                 target: LOG,
                 "{}: the blob of object 0x{oid} in transaction {serial} is large object {}, which is not there",

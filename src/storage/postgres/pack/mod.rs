@@ -1,8 +1,12 @@
 //! Packing a database: removes old revisions and garbage, beside everybody who reads and writes it.
 //!
-//! What is removed is what a pack of a file removes: revisions that were not current at the pack time, objects whose
-//! deletion was, and, with garbage collection, objects that cannot be reached from the root as of the pack time or from
-//! anything that was committed since then. Objects that were changed after the pack time stay.
+//! Of a database that keeps no history only garbage is removed. The search is the same for it, but its objects have no
+//! states as of the pack time: all objects are listed, those that were changed later stay, and references are read from
+//! the current states. What was committed after the list was begun is read as later transactions are.
+//!
+//! What is removed of others is what a pack of a file removes: revisions that were not current at the pack time,
+//! objects whose deletion was, and, with garbage collection, objects that cannot be reached from the root as of the
+//! pack time or from anything that was committed since then. Objects that were changed after the pack time stay.
 //!
 //! 1. `search` lists the objects as of the pack time, and marks what is reachable. References are read from the states.
 //! 2. `remove` removes the rest, in database transactions of a tenth of a second.
@@ -51,9 +55,7 @@ use self::session::PackSession;
 use super::PostgresStorage;
 use super::session::{LOG, malformed};
 use super::shared::tid;
-use super::sql::pack::{
-    ANALYZE, BEGIN, COMPLETE, CREATE_INDEX, IS_READY, IS_TO_COMPLETE, NEEDS_INDEX, TO_PACK,
-};
+use super::sql::pack::{BEGIN, COMPLETE, CREATE_INDEX, IS_TO_COMPLETE, NEEDS_INDEX};
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::postgres::Value;
@@ -82,6 +84,12 @@ impl Pack for PostgresStorage {
             in_words(stop),
             if gc { "" } else { ", without garbage collection" }
         ));
+        if !gc && self.shared.sql.forgets {
+            run.log_info(format_args!(
+                "The database keeps no history, so a pack without garbage collection removes nothing"
+            ));
+            return Ok(());
+        }
         let Some(until) = time_to_pack(&mut run, stop)? else {
             run.log_info(format_args!(
                 "The database has already been packed to a later time or no changes have been made since the last pack"
@@ -119,10 +127,10 @@ impl PostgresStorage {
 /// The last transaction that a pack to `stop` may remove something of. `None`: there is nothing to do.
 fn time_to_pack(run: &mut PackRun<'_>, stop: Tid) -> Result<Option<Tid>> {
     let stop = Value::Int8(stop.min(run.storage.shared.last()).0 as i64);
-    let rows = run.session.ask(&TO_PACK, &[stop])?;
+    let rows = run.session.ask(run.sql.to_pack, &[stop])?;
     let row = rows.first().ok_or_else(|| malformed("the pack time"))?;
     let (until, mut is_needed) = (tid(&row, 0)?, row.required_bool(1)?);
-    let rows = run.session.ask(&IS_READY, &[])?;
+    let rows = run.session.ask(run.sql.is_ready, &[])?;
     let has_table = rows.first().ok_or_else(|| malformed("a table"))?.required_bool(1)?;
     if !is_needed && has_table {
         is_needed = run.session.flag(&IS_TO_COMPLETE, &[stop])?;
@@ -168,7 +176,7 @@ fn remove(search: &mut Search<'_>) -> Result<Removed> {
 
 /// So that the planner knows the tables, before and after they have changed much.
 fn analyze(search: &mut Search<'_>) -> Result<()> {
-    if let Err(error) = search.run.session.try_simple(ANALYZE)? {
+    if let Err(error) = search.run.session.try_simple(search.run.sql.analyze)? {
         warn!(target: LOG, "{}: packing: the statistics stay as they are: {error}", search.run.storage.shared.name);
     }
     Ok(())

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use super::super::PostgresStorage;
 use super::super::session::malformed;
-use super::super::sql::pack::{COUNT_REMOVED, COUNT_UNCHANGED, OBJECTS_PAGE, OLD_TRANSACTIONS, TOTALS};
 use super::objects::Fate;
 use super::run::PackRun;
 use super::search::Search;
@@ -32,7 +31,7 @@ impl PostgresStorage {
         let gc = request.gc.unwrap_or(self.options.pack_gc);
         let mut run = PackRun::new(self, PackSession::open(self)?, request, false);
         run.is_plan = true;
-        let totals = run.session.ask(&TOTALS, &[])?;
+        let totals = run.session.ask(run.sql.totals, &[])?;
         let size = number(&totals, 3)?;
         let before = |before| Removal { before, removed: 0 };
         let mut plan = PackPlan {
@@ -76,7 +75,7 @@ fn ask(search: &mut Search<'_>, statement: &'static Statement, values: &[Value<'
 
 fn count_objects(search: &mut Search<'_>, plan: &mut PackPlan) -> Result<()> {
     search.run.phase("counting");
-    let until = Value::Int8(search.until.0 as i64);
+    let (sql, until) = (search.run.sql, Value::Int8(search.until.0 as i64));
     for wanted in [Fate::Garbage, Fate::Deleted, Fate::LosesPast] {
         let mut from = Oid::ZERO;
         loop {
@@ -86,13 +85,13 @@ fn count_objects(search: &mut Search<'_>, plan: &mut PackPlan) -> Result<()> {
             let oids: Vec<i64> = oids.iter().map(|oid| oid.0 as i64).collect();
             let oids = Value::Int8s(&oids);
             let is_whole = Value::Bool(wanted != Fate::LosesPast);
-            let counted = ask(search, &COUNT_REMOVED, &[oids, until, is_whole])?;
+            let counted = ask(search, sql.count_removed, &[oids, until, is_whole])?;
             plan.revisions.removed += number(&counted, 0)?;
             plan.size_after = plan.size_after.saturating_sub(number(&counted, 1)? + number(&counted, 3)?);
             plan.blobs += number(&counted, 2)?;
             plan.blob_bytes += number(&counted, 3)?;
             if wanted != Fate::LosesPast {
-                plan.objects.removed += number(&ask(search, &COUNT_UNCHANGED, &[oids, until])?, 0)?;
+                plan.objects.removed += number(&ask(search, sql.count_unchanged, &[oids, until])?, 0)?;
             }
         }
     }
@@ -101,13 +100,13 @@ fn count_objects(search: &mut Search<'_>, plan: &mut PackPlan) -> Result<()> {
 
 /// The transactions that nothing is kept of.
 fn count_transactions(search: &mut Search<'_>, plan: &mut PackPlan) -> Result<()> {
-    let until = Value::Int8(search.until.0 as i64);
-    let old = number(&ask(search, &OLD_TRANSACTIONS, &[until])?, 0)?;
+    let (sql, until) = (search.run.sql, Value::Int8(search.until.0 as i64));
+    let old = number(&ask(search, sql.old_transactions, &[until])?, 0)?;
     let newest = search.newest()?;
     let mut kept: Vec<Tid> = Vec::new();
     let mut last = -1;
     loop {
-        let rows = ask(search, &OBJECTS_PAGE, &[Value::Int8(last), until, Value::Int8(PAGE)])?;
+        let rows = ask(search, sql.objects_page, &[Value::Int8(last), until, Value::Int8(PAGE)])?;
         let Some(end) = rows.iter().last() else { break };
         last = end.required_int8(0)?;
         for row in rows.iter() {

@@ -6,10 +6,7 @@ use log::{info, warn};
 
 use super::super::session::{LOG, malformed};
 use super::super::shared::{oid, tid};
-use super::super::sql::pack::{
-    BUSY, HOLD_COMMITS, LATER, MARK_PACKED, REMOVE_EMPTY, REMOVE_GARBAGE, REMOVE_OLD, REMOVED,
-    REMOVED_STATES, TRANSACTIONS_PAGE,
-};
+use super::super::sql::pack::{BUSY, HOLD_COMMITS, LATER, REMOVED, TRANSACTIONS_PAGE};
 use super::objects::Fate;
 use super::search::Search;
 use super::session::pause;
@@ -107,7 +104,7 @@ impl<'a, 'p> Remover<'a, 'p> {
                 Value::Int8(oid_before),
                 Value::Int8(tid_before),
             ];
-            let rows = self.search.run.session.ask(&REMOVED_STATES, &values)?;
+            let rows = self.search.run.session.ask(self.search.run.sql.removed_states, &values)?;
             let Some(end) = rows.iter().last() else { return Ok(()) };
             (oid_before, tid_before) = (end.required_int8(0)?, end.required_int8(1)?);
             for row in rows.iter() {
@@ -128,7 +125,7 @@ impl<'a, 'p> Remover<'a, 'p> {
             self.search.run.check_wanted()?;
             let until = self.search.until.0 as i64;
             let values = [Value::Int8(until), Value::Int8(last), Value::Int8(TRANSACTIONS_PAGE)];
-            let rows = self.patiently(&MARK_PACKED, &values)?;
+            let rows = self.patiently(self.search.run.sql.mark_packed, &values)?;
             match rows.first().map(|row| row.int8(0)).transpose()?.flatten() {
                 Some(end) => last = end,
                 None => return Ok(()),
@@ -246,7 +243,7 @@ impl<'a, 'p> Remover<'a, 'p> {
             .search
             .run
             .session
-            .try_ask(&REMOVE_GARBAGE, &values)?
+            .try_ask(self.search.run.sql.remove_garbage, &values)?
             .map_or_else(BatchAnswer::Refused, BatchAnswer::Rows))
     }
 
@@ -290,7 +287,7 @@ impl<'a, 'p> Remover<'a, 'p> {
         }
         for oid in &gone {
             self.search.objects.set_gone(*oid);
-            self.search.run.storage.shared.records.replace(*oid, None);
+            drop(self.search.run.storage.shared.records.replace(*oid, None));
         }
         self.removed.objects += gone.len() as u64;
         gone.extend(&left);
@@ -313,7 +310,7 @@ impl<'a, 'p> Remover<'a, 'p> {
                 Value::Bool(is_whole),
                 Value::Int8(REVISIONS_MAX),
             ];
-            let rows = match self.search.run.session.try_ask(&REMOVE_OLD, &values)? {
+            let rows = match self.search.run.session.try_ask(self.search.run.sql.remove_old, &values)? {
                 Ok(rows) => rows,
                 Err(error) => {
                     self.wait(&error, &mut refusals)?;
@@ -347,7 +344,7 @@ impl<'a, 'p> Remover<'a, 'p> {
             self.search.run.check_wanted()?;
             let until = self.search.until.0 as i64;
             let values = [Value::Int8(until), Value::Int8(last), Value::Int8(TRANSACTIONS_PAGE)];
-            let rows = self.patiently(&REMOVE_EMPTY, &values)?;
+            let rows = self.patiently(self.search.run.sql.remove_empty, &values)?;
             let row = rows.first().ok_or_else(|| malformed("a page of transactions"))?;
             self.removed.transactions += row.required_int8(1)?.unsigned_abs();
             match row.int8(0)? {

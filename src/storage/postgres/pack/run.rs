@@ -7,6 +7,7 @@ use log::info;
 
 use super::super::PostgresStorage;
 use super::super::session::LOG;
+use super::super::sql::pack::PackStatements;
 use super::session::PackSession;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
@@ -19,6 +20,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 pub struct PackRun<'a> {
     pub storage: &'a PostgresStorage,
     pub session: PackSession,
+    pub sql: &'static PackStatements,
     pub request: &'a PackRequest<'a>,
     /// Whether nothing is to be removed: see `plan`.
     pub is_plan: bool,
@@ -42,6 +44,7 @@ impl<'a> PackRun<'a> {
         PackRun {
             storage,
             session,
+            sql: storage.shared.sql.pack,
             request,
             is_plan: false,
             is_logged,

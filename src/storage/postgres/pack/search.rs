@@ -8,7 +8,6 @@
 
 use super::super::session::malformed;
 use super::super::shared::{oid, tid};
-use super::super::sql::pack::{EXISTING, LATER_STATES, OBJECTS_PAGE, STATES};
 use super::objects::{Marked, Objects};
 use super::run::PackRun;
 use crate::base::ids::{Oid, Tid};
@@ -48,12 +47,15 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// Finds what is reachable, until the last published transaction.
     pub fn begin(run: PackRun<'a>, until: Tid, gc: bool) -> Result<Search<'a>> {
+        // Those of before it are in the list of objects.
+        let shared = &run.storage.shared;
+        let checked = if shared.sql.forgets { shared.last() } else { until };
         let mut search = Search {
             run,
             objects: Objects::default(),
             until,
             gc,
-            checked: until,
+            checked,
             to_visit: Vec::new(),
             visited: 0,
             dangling_count: 0,
@@ -81,11 +83,15 @@ impl<'a> Search<'a> {
         let mut last = -1;
         loop {
             let values = [Value::Int8(last), Value::Int8(self.until.0 as i64), Value::Int8(PAGE)];
-            let rows = self.run.session.ask(&OBJECTS_PAGE, &values)?;
+            let rows = self.run.session.ask(self.run.sql.objects_page, &values)?;
             let Some(end) = rows.iter().last() else { return Ok(()) };
             last = end.required_int8(0)?;
             for row in rows.iter() {
-                self.objects.push(oid(&row, 0)?, row.required_bool(3)?, row.required_int8(2)? > 1);
+                let (oid, is_later) = (oid(&row, 0)?, tid(&row, 1)? > self.until);
+                self.objects.push(oid, row.required_bool(3)?, row.required_int8(2)? > 1);
+                if is_later {
+                    self.object(oid, None);
+                }
             }
             self.run.at(self.objects.len())?;
         }
@@ -107,7 +113,7 @@ impl<'a> Search<'a> {
     fn check_dangling(&mut self) -> Result<()> {
         let missing: Vec<i64> = self.dangling.iter().map(|one| one.to.0 as i64).collect();
         for part in missing.chunks(BATCH) {
-            let rows = self.run.session.ask(&EXISTING, &[Value::Int8s(part)])?;
+            let rows = self.run.session.ask(self.run.sql.existing, &[Value::Int8s(part)])?;
             let mut existing = rows.iter().map(|row| oid(&row, 0)).collect::<Result<Vec<_>>>()?;
             existing.sort_unstable();
             let before = self.dangling.len();
@@ -130,7 +136,7 @@ impl<'a> Search<'a> {
         let mut any = false;
         loop {
             let values = [Value::Int8(tid_before), Value::Int8(oid_before), Value::Int8(last.0 as i64)];
-            let rows = self.run.session.ask(&LATER_STATES, &values)?;
+            let rows = self.run.session.ask(self.run.sql.later_states, &values)?;
             let Some(end) = rows.iter().last() else {
                 self.checked = self.checked.max(last);
                 return Ok(any);
@@ -171,7 +177,7 @@ impl<'a> Search<'a> {
 
     /// The newest transaction, published or not.
     pub fn newest(&mut self) -> Result<Tid> {
-        let rows = self.run.session.ask(&self.run.storage.shared.sql.last, &[])?;
+        let rows = self.run.session.ask(&self.run.storage.shared.sql.last, &[Value::Int8(0)])?;
         tid(&rows.first().ok_or_else(|| malformed("a tid"))?, 0)
     }
 
@@ -212,7 +218,7 @@ impl<'a> Search<'a> {
             let mut batch = self.to_visit.split_off(rest);
             batch.sort_unstable();
             let values = [Value::Int8s(&batch), Value::Int8(self.until.0 as i64)];
-            let rows = self.run.session.ask(&STATES, &values)?;
+            let rows = self.run.session.ask(self.run.sql.states, &values)?;
             if rows.is_empty() {
                 return Err(malformed("a state"));
             }

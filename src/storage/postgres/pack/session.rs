@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::PostgresStorage;
 use super::super::session::{self, Purpose, malformed, only, refused};
-use super::super::sql::pack::{CREATE, IS_READY, LOCK, SETTINGS};
+use super::super::sql::pack::{LOCK, SETTINGS};
 use crate::base::clock::Stopwatch;
 use crate::postgres::{Batch, Connection, Rows, ServerError, Statement, Value};
 use crate::storage::{Refusal, Result, StorageError};
@@ -48,8 +48,8 @@ impl PackSession {
             }
             pause(UNDO_MAX / 20);
         }
-        if !session.flag(&IS_READY, &[])? {
-            session.simple(&format!("begin; {CREATING} {CREATE} commit"))?;
+        if !session.flag(storage.shared.sql.pack.is_ready, &[])? {
+            session.simple(&format!("begin; {CREATING} {} commit", storage.shared.sql.pack.create))?;
         }
         Ok(session)
     }

@@ -49,14 +49,18 @@ pub fn publish(
         ids.extend(locks);
     }
     let Some(last) = entries.last().map(|entry| entry.tid) else { return (None, ids) };
+    // When others have replaced a record is not known for sure.
+    let known = Tid(shared.last().0.saturating_add(1));
     let mut install = || {
         shared.set_last(last);
         for oid in &changed {
-            shared.records.replace(*oid, None);
+            shared.former.keep(*oid, shared.records.replace(*oid, None), known);
         }
         for Own { tid, written } in &own {
-            for WrittenRecord { oid, data, .. } in &written.records {
-                shared.records.replace(*oid, data.as_deref().map(|data| (*tid, data)));
+            for WrittenRecord { oid, serial, data } in &written.records {
+                let replaced = shared.records.replace(*oid, data.as_deref().map(|data| (*tid, data)));
+                let is_last = replaced.as_ref().is_some_and(|replaced| replaced.serial == *serial);
+                shared.former.keep(*oid, replaced, if is_last { *tid } else { known });
             }
         }
     };

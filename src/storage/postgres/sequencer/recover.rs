@@ -16,7 +16,7 @@ use super::locks::{self, NotGranted};
 use super::publish::fail;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 use crate::postgres::{Batch, Connection, Lost, Statement, Type, Value, Wake};
 use crate::storage::{GroupTimes, Result, StorageError};
 
@@ -34,8 +34,6 @@ static END: Statement = Statement {
 };
 static MARK: Statement =
     Statement { sql: "select number, tid from runzeo_writers where server = $1", types: &[Type::Text] };
-static IS_THERE: Statement =
-    Statement { sql: "select exists (select from transaction where tid = $1)", types: &[Type::Int8] };
 static FORGET: Statement =
     Statement { sql: "delete from runzeo_writers where server = $1", types: &[Type::Text] };
 
@@ -136,6 +134,12 @@ impl SequencerThread {
             return Ok(());
         }
         let mark = if self.read_only { None } else { self.mark()? };
+        if mark.as_ref().is_some_and(|mark| mark.number < self.number) {
+            // Of a group that was committed nothing is known.
+            self.fail_for_good(last);
+            self.leave_unknown(group.take(), "the database has lost transactions since");
+            return Ok(());
+        }
         if mark.is_none() && !self.read_only {
             // The table was cleared, or another server has taken this one for gone. What the row would have told of
             // the group is lost; if it was committed, it is among the later transactions.
@@ -149,6 +153,9 @@ impl SequencerThread {
                 self.number = mark.number;
                 let first = Tid(mark.tid.0.saturating_sub(lost.finishes.len() as u64 - 1));
                 let behind: Vec<Foreign> = split_off(&mut before, |one| one.tid > mark.tid);
+                if self.shared.sql.forgets {
+                    before = maybe_before(last, first, before.iter().chain(&behind));
+                }
                 before.retain(|one| one.tid < first);
                 self.publish(before, first, lost.finishes, GroupTimes::default());
                 self.publish(behind, Tid::ZERO, Vec::new(), GroupTimes::default());
@@ -165,7 +172,7 @@ impl SequencerThread {
     }
 
     fn is_there(&mut self, tid: Tid) -> std::result::Result<bool, NotYet> {
-        let rows = ask(&mut self.session, &IS_THERE, &[Value::Int8(tid.0 as i64)])?;
+        let rows = ask(&mut self.session, &self.shared.sql.is_there, &[Value::Int8(tid.0 as i64)])?;
         let row = rows.first().ok_or_else(|| malformed("a transaction"))?;
         Ok(row.required_bool(0).map_err(StorageError::from)?)
     }
@@ -263,8 +270,33 @@ impl From<AskError> for NotYet {
     }
 }
 
+/// Without history it is not known which of the other transactions were before a group that was committed: what they
+/// have changed was perhaps changed before it, too, and is published so. There is no such transaction in the database;
+/// what clients do for one that changed nothing is harmless.
+fn maybe_before<'a>(last: Tid, first: Tid, found: impl Iterator<Item = &'a Foreign>) -> Vec<Foreign> {
+    let tid = Tid(first.0.saturating_sub(1));
+    let oids: Vec<Oid> = found.flat_map(|one| one.oids.iter().copied()).collect();
+    if tid > last && !oids.is_empty() { vec![Foreign { tid, oids }] } else { Vec::new() }
+}
+
 /// Takes out the tail for which `is_behind` holds.
 fn split_off(list: &mut Vec<Foreign>, is_behind: impl Fn(&Foreign) -> bool) -> Vec<Foreign> {
     let at = list.iter().position(is_behind).unwrap_or(list.len());
     list.split_off(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_before_is_published_before() {
+        let one =
+            |tid, oids: &[u64]| Foreign { tid: Tid(tid), oids: oids.iter().copied().map(Oid).collect() };
+        let found = [one(20, &[1, 2]), one(30, &[3])];
+        let before = maybe_before(Tid(5), Tid(20), found.iter());
+        assert_eq!(before, [one(19, &[1, 2, 3])]);
+        assert_eq!(maybe_before(Tid(19), Tid(20), found.iter()), [], "no transaction was before");
+        assert_eq!(maybe_before(Tid(5), Tid(20), [].iter()), []);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::options::PostgresOptions;
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
 use super::super::shared::DatabaseState;
-use super::super::sql::{functions, schema};
+use super::super::sql::{Statements, free, functions, preserving, schema};
 use super::desk::Desk;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
@@ -20,11 +20,6 @@ static OUR_TABLES: Statement = Statement {
           where table_schema = 'public' and table_name = any($1)",
     types: &[Type::TextArray],
 };
-static HAS_FUNCTIONS: Statement = Statement {
-    sql: "select to_regproc('runzeo_commit_1') is not null and to_regclass('runzeo_writers') is not null \
-          and to_regclass('runzeo_uploads') is not null and to_regclass('runzeo_blob_chunk') is not null",
-    types: &[],
-};
 /// RelStorage before 3.5 locks rows where later versions and this server use advisory locks.
 static IS_OLD: Statement = Statement {
     sql: "select exists (select from pg_proc where proname = 'lock_objects_and_detect_conflicts' \
@@ -37,8 +32,6 @@ static HAS_OLD_COLUMN: Statement = Statement {
     types: &[],
 };
 static IS_STANDBY: Statement = Statement { sql: "select pg_is_in_recovery()", types: &[] };
-static LAST: Statement =
-    Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: &[] };
 /// A server that has gone without a word has left its row behind; the one with the greatest tid stays.
 static REGISTER: Statement = Statement {
     sql: "with gone as (delete from runzeo_writers w where tid < (select max(tid) from runzeo_writers) \
@@ -58,6 +51,7 @@ pub struct ReadyDatabase {
     pub server: String,
     /// The newest transaction.
     pub last: Tid,
+    pub sql: &'static Statements,
 }
 
 /// Connects, and creates what is missing, unless the storage is read-only.
@@ -73,16 +67,20 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
         return Err(refusal(&name, "it is a standby: set read-only, or connect to the primary"));
     }
     let may_create = options.create_schema && !options.read_only;
-    check_tables(&mut session, &name, may_create)?;
+    let mut sql = if options.keep_history { &preserving::STATEMENTS } else { &free::STATEMENTS };
+    check_tables(&mut session, &name, sql, may_create)?;
+    if options.read_only && sql.forgets && !has_functions(&mut session, sql)? {
+        sql = &free::READ_ONLY;
+    }
     if !options.read_only {
-        create_functions(&mut session)?;
+        create_functions(&mut session, sql)?;
         register(&mut session, &server)?;
     }
     listen(&mut session, is_standby)?;
-    let rows = ask(&mut session, &LAST, &[])?;
+    let rows = ask(&mut session, &sql.last, &[Value::Int8(0)])?;
     let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
     let identity = session::identity(&mut session)?;
-    Ok(ReadyDatabase { session, identity, server, last })
+    Ok(ReadyDatabase { session, identity, server, last, sql })
 }
 
 impl ReadyDatabase {
@@ -111,6 +109,7 @@ impl ReadyDatabase {
             is_notified: false,
             last_estimate: None,
             commit_wait: Duration::ZERO,
+            noted: self.last,
         }
     }
 }
@@ -128,15 +127,21 @@ pub fn listen(session: &mut Connection, is_standby: bool) -> std::result::Result
     session.simple("listen runzeo").map_err(AskError::Lost)?.map_err(|error| AskError::Other(refused(&error)))
 }
 
-/// The tables of a database that keeps history, all of them; or none, and they are created.
-fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Result<()> {
+/// The tables of the kind of database that is configured, all of them; or none, and they are created.
+fn check_tables(
+    session: &mut Connection,
+    name: &str,
+    sql: &'static Statements,
+    may_create: bool,
+) -> Result<()> {
     let is_true = |session: &mut Connection, statement: &'static Statement| -> Result<bool> {
         let rows = ask(session, statement, &[])?;
         Ok(rows.first().ok_or_else(|| malformed("a truth value"))?.required_bool(0)?)
     };
     let there = tables(session)?;
+    check_kind(name, sql, &there)?;
     let missing: Vec<&str> =
-        schema::TABLES.into_iter().filter(|table| !there.iter().any(|one| one == table)).collect();
+        sql.tables.iter().copied().filter(|table| !there.iter().any(|one| one == table)).collect();
     if missing.is_empty() {
         if is_true(session, &HAS_OLD_COLUMN)? || is_true(session, &IS_OLD)? {
             return Err(refusal(
@@ -147,13 +152,6 @@ fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Resul
         }
         return Ok(());
     }
-    if there.iter().any(|table| table == "object_state") && !there.iter().any(|table| table == "transaction")
-    {
-        return Err(refusal(
-            name,
-            "the database keeps no history, which is not supported yet: copy it with zodbconvert into one that does",
-        ));
-    }
     if !may_create {
         return Err(refusal(name, &format!("tables are missing: {}", missing.join(", "))));
     }
@@ -163,26 +161,48 @@ fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Resul
             &format!("some tables are there, and others are missing: {}", missing.join(", ")),
         ));
     }
-    create(session, &format!("begin; {CREATING} {} commit;", schema::CREATE)).or_else(|error| {
+    create(session, &format!("begin; {CREATING} {} commit;", sql.create_tables)).or_else(|error| {
         // Another server may have been faster.
         let there = tables(session)?;
-        if there.len() == schema::TABLES.len() { Ok(()) } else { Err(error) }
+        check_kind(name, sql, &there)?;
+        if there.len() == sql.tables.len() { Ok(()) } else { Err(error) }
     })?;
     log::info!(target: LOG, "{name}: created the tables");
     Ok(())
 }
 
 fn tables(session: &mut Connection) -> Result<Vec<String>> {
-    let rows = ask(session, &OUR_TABLES, &[Value::Texts(&schema::TABLES)])?;
+    let rows = ask(session, &OUR_TABLES, &[Value::Texts(&schema::PRESERVING)])?;
     rows.iter().map(|row| Ok(row.required_text(0)?.to_owned())).collect()
 }
 
-fn create_functions(session: &mut Connection) -> Result<()> {
-    let rows = ask(session, &HAS_FUNCTIONS, &[])?;
-    if rows.first().is_some_and(|row| row.required_bool(0) == Ok(true)) {
+/// RelStorage tells the kinds apart in the same way.
+fn check_kind(name: &str, sql: &Statements, there: &[String]) -> Result<()> {
+    let has = |table: &str| there.iter().any(|one| one == table);
+    let keeps_history = has("transaction") || has("current_object");
+    let (is, advice) = match (sql.forgets, keeps_history) {
+        (true, true) => ("the database keeps history, and keep-history is false", "true"),
+        (false, false) if has("object_state") => {
+            ("the database keeps no history, and keep-history is true", "false")
+        }
+        _ => return Ok(()),
+    };
+    let how = format!(
+        "{is}: set keep-history {advice}, or copy the database with zodbconvert into one of the other kind"
+    );
+    Err(refusal(name, &how))
+}
+
+fn has_functions(session: &mut Connection, sql: &'static Statements) -> Result<bool> {
+    let rows = ask(session, &sql.has_functions, &[])?;
+    Ok(rows.first().ok_or_else(|| malformed("a truth value"))?.required_bool(0)?)
+}
+
+fn create_functions(session: &mut Connection, sql: &'static Statements) -> Result<()> {
+    if has_functions(session, sql)? {
         return Ok(());
     }
-    create(session, &format!("begin; {CREATING} {} commit;", functions::CREATE))
+    create(session, &format!("begin; {CREATING} {} {} commit;", functions::CREATE, sql.create_functions))
 }
 
 /// Runs statements that create something, in one transaction.

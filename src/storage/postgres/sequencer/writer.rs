@@ -62,11 +62,14 @@ pub struct SequencerThread {
     pub last_estimate: Option<Stopwatch>,
     /// How long the next group waits for the commit lock.
     pub commit_wait: Duration,
+    /// The database will not forget that it had transactions up to this one.
+    pub noted: Tid,
 }
 
 /// Which answer of a message belongs to what.
 struct Expected {
     gives_back: bool,
+    notes: Option<Tid>,
     locks: Vec<LockRequest>,
     last: Last,
 }
@@ -160,8 +163,10 @@ impl SequencerThread {
 
     /// One message and its answers.
     fn work(&mut self, locks: Vec<LockRequest>) -> std::result::Result<(), Lost> {
-        let (mut batch, mut expected) =
-            (Batch::new(), Expected { gives_back: false, locks: Vec::new(), last: Last::Nothing });
+        let (mut batch, mut expected) = (
+            Batch::new(),
+            Expected { gives_back: false, notes: None, locks: Vec::new(), last: Last::Nothing },
+        );
         let last = self.shared.last();
         let free = mem::take(&mut self.free);
         self.fail_unlocked();
@@ -175,6 +180,7 @@ impl SequencerThread {
         if !free.is_empty() {
             expected.gives_back = locks::give_back(&mut batch, free.iter(), &self.server).is_ok();
         }
+        expected.notes = self.note_last(&mut batch);
         for request in locks {
             match locks::ask(&mut batch, self.shared.sql, &request.wanted, last) {
                 Ok(()) => expected.locks.push(request),
@@ -188,7 +194,8 @@ impl SequencerThread {
             };
         } else if self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
-            let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[]));
+            let searched =
+                searched.and_then(|()| batch.execute(&self.shared.sql.last, &[Value::Int8(last.0 as i64)]));
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
         }
@@ -204,6 +211,15 @@ impl SequencerThread {
                 Ok(())
             }
         }
+    }
+
+    /// Adds one group that notes the last transaction, if it was another client's.
+    fn note_last(&self, batch: &mut Batch) -> Option<Tid> {
+        let last = self.shared.last();
+        let note = self.shared.sql.note_last.as_ref().filter(|_| !self.read_only && last > self.noted)?;
+        batch.execute(note, &[Value::Int8(last.0 as i64)]).ok()?;
+        batch.sync();
+        Some(last)
     }
 
     /// Adds the call that commits a group.
@@ -261,6 +277,15 @@ impl SequencerThread {
             && let Some(Err(error)) = answers.next()
         {
             log::error!(target: LOG, "{}: giving locks back: {error}", self.shared.name);
+        }
+        if let Some(noted) = expected.notes {
+            match answers.next() {
+                Some(Err(error)) => {
+                    log::warn!(target: LOG, "{}: noting the last transaction: {error}", self.shared.name);
+                }
+                Some(Ok(_)) => self.noted = noted,
+                None => {}
+            }
         }
         let mut is_unknown = false;
         for request in expected.locks {
@@ -373,6 +398,8 @@ impl SequencerThread {
             Done::Committed(first) => {
                 self.number = group.number;
                 let times = GroupTimes { write: Duration::ZERO, sync: took };
+                // The function has noted it.
+                self.noted = Group::tid(first, group.finishes.len() - 1);
                 self.publish(foreign, first, group.finishes, times);
                 self.searched();
                 self.caught_up(|| Ok(()));

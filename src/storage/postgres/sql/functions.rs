@@ -53,9 +53,9 @@ pub const COMMIT_TYPES: &[Type] = &[
 /// The SQLSTATE of a group that was committed before.
 pub const COMMITTED_BEFORE: &str = "ZE001";
 
-/// Makes the functions, the table of the servers' last groups, that of large objects whose transactions are not
-/// committed, and an index: RelStorage's trigger looks for the rows of a large object. Does nothing where they are
-/// there.
+/// Makes the function that both kinds of databases have, the table of the servers' last groups, that of large objects
+/// whose transactions are not committed, and an index: RelStorage's trigger looks for the rows of a large object. Does
+/// nothing where they are there.
 pub const CREATE: &str = r"
 create table if not exists runzeo_writers (
     server text primary key,
@@ -84,6 +84,10 @@ begin
 end
 $body$;
 
+";
+
+/// Makes the function that commits to a database that keeps history.
+pub const CREATE_PRESERVING: &str = r"
 create or replace function runzeo_commit_1(
     last bigint, fixed bigint,
     packed boolean[], users bytea[], descriptions bytea[], extensions bytea[],

@@ -1,10 +1,13 @@
-//! The SQL of the storage. [`preserving`] has the statements for databases that keep history; [`schema`] makes the
-//! tables, and [`functions`] the functions of our own. Packs have theirs in [`pack`], copies in [`copy`].
+//! The SQL of the storage. [`preserving`] has the statements for databases that keep history, [`free`] those for
+//! databases that do not; [`schema`] makes the tables, and [`functions`] the functions of our own. Packs have theirs in
+//! [`pack`], copies in [`copy`]. The rest of the storage asks by [`Statements`], and mostly need not know which kind the database is of.
 //!
 //! Oids and tids are `bigint`: the 8 bytes as an unsigned number, whose top bit is never set. All reads ask for the
-//! state of a transaction (`last`) that has been published: rows of later ones may be there already and are not seen.
+//! state of a transaction (`last`) that has been published: rows of later ones may be there already and are not seen. A
+//! database without history has no other rows then: the reader has the later ones published first.
 
 pub mod copy;
+pub mod free;
 pub mod functions;
 pub mod pack;
 pub mod preserving;
@@ -14,10 +17,21 @@ use crate::postgres::Statement;
 
 /// What the storage asks of a database. The comments say `(parameters) -> columns`.
 pub struct Statements {
-    /// `(oid, before, last) -> tid, state, next tid`: the newest revision before `before`. `state` is null for a
-    /// deletion.
+    /// The database's tables.
+    pub tables: &'static [&'static str],
+    /// Makes them.
+    pub create_tables: &'static str,
+    /// `() -> are the functions of our own there, with their tables`
+    pub has_functions: Statement,
+    /// Makes the functions that only this kind has, beside [`functions::CREATE`].
+    pub create_functions: &'static str,
+    /// Which revision an object had between two searches is not known afterwards: later transactions are published as
+    /// one, see [`free`].
+    pub forgets: bool,
+    /// `(oid, before, last) -> tid, state, next tid`: the newest revision before `before`; without history the only
+    /// one, whatever its tid is. `state` is null for a deletion.
     pub load: Statement,
-    /// `(oid, last) -> tid, is deleted`: the revision that is current as of `last`.
+    /// `(oid, last) -> tid, is deleted`: the revision that is current as of `last`; without history the only one.
     pub current: Statement,
     /// `(oid) -> tid`: the first revision; null if there is none.
     pub first: Statement,
@@ -37,21 +51,21 @@ pub struct Statements {
     /// `(first, last) -> tid, oid, state`: the records of the next transactions, as many as [`AHEAD_LEN`] says, in the
     /// order of tids only. `None`: records are read for one transaction at a time.
     pub records_ahead: Option<Statement>,
-    /// `(before) -> tid, user, description, extension, size`: the next [`PAGE`] transactions that can be undone, newest
-    /// first.
-    pub undoable: Statement,
-    /// `(tid) -> is packed`
-    pub is_packed: Statement,
-    /// `(tid) -> oid`: the objects of a transaction.
-    pub changed: Statement,
+    /// `None`: nothing can be undone.
+    pub undo: Option<UndoStatements>,
     /// `(oids) -> oid, tid, is deleted`: the current revisions, whether published or not.
     pub serials: Statement,
     /// `(oid, tid) -> large object`: those of a blob, in their order.
     pub blob: Statement,
     /// `(last) -> tid, oid`: what was committed after `last`.
     pub later: Statement,
-    /// `() -> tid`: the newest transaction; 0 if there is none.
+    /// `(known) -> tid`: the newest transaction; 0 if there is none. Where it may be forgotten and nothing says what it
+    /// was, `known` if that is later.
     pub last: Statement,
+    /// `(tid) -> is there`: whether the database still has this transaction, as far as it can be found out.
+    pub is_there: Statement,
+    /// `(tid)`: the transaction of another client was published. `None`: the database does not forget it.
+    pub note_last: Option<Statement>,
     /// `(last) -> tid, newest`: a tid for the next transaction, and that of the newest. The commit lock is held.
     pub next_tid: Statement,
     /// See [`functions`].
@@ -60,6 +74,18 @@ pub struct Statements {
     pub estimates: Statement,
     /// `() -> number of objects`
     pub count: Statement,
+    pub pack: &'static pack::PackStatements,
+}
+
+/// What an undo asks for.
+pub struct UndoStatements {
+    /// `(before) -> tid, user, description, extension, size`: the next [`PAGE`] transactions that can be undone, newest
+    /// first.
+    pub list: Statement,
+    /// `(tid) -> is packed`
+    pub is_packed: Statement,
+    /// `(tid) -> oid`: the objects of a transaction.
+    pub changed: Statement,
 }
 
 /// Rows of one page of a list.

@@ -1,7 +1,7 @@
 //! The statements for a database that keeps history: every revision is a row of `object_state`.
 
-use super::Statements;
-use super::functions::COMMIT_TYPES;
+use super::functions::{self, COMMIT_TYPES};
+use super::{Statements, UndoStatements, pack, schema};
 use crate::postgres::{Statement, Type};
 
 const ONE: &[Type] = &[Type::Int8];
@@ -10,6 +10,15 @@ const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
 
 /// See [`Statements`].
 pub static STATEMENTS: Statements = Statements {
+    tables: &schema::PRESERVING,
+    create_tables: schema::CREATE_PRESERVING,
+    has_functions: Statement {
+        sql: "select to_regproc('runzeo_commit_1') is not null and to_regclass('runzeo_writers') is not null \
+              and to_regclass('runzeo_uploads') is not null and to_regclass('runzeo_blob_chunk') is not null",
+        types: &[],
+    },
+    create_functions: functions::CREATE_PRESERVING,
+    forgets: false,
     load: Statement {
         sql: "select s.tid, s.state, \
               (select min(n.tid) from object_state n where n.zoid = $1 and n.tid > s.tid and n.tid <= $3) \
@@ -56,15 +65,17 @@ pub static STATEMENTS: Statements = Statements {
               order by tid limit 4000) p) t where before < 4194304",
         types: TWO,
     }),
-    undoable: Statement {
-        sql: "select t.tid, t.username, t.description, t.extension, \
-              (select coalesce(sum(s.state_size), 0)::bigint from object_state s where s.tid = t.tid) \
-              from transaction t where t.tid < $1 and t.tid > 0 and not t.packed \
-              order by t.tid desc limit 100",
-        types: ONE,
-    },
-    is_packed: Statement { sql: "select packed from transaction where tid = $1", types: ONE },
-    changed: Statement { sql: "select zoid from object_state where tid = $1 order by zoid", types: ONE },
+    undo: Some(UndoStatements {
+        list: Statement {
+            sql: "select t.tid, t.username, t.description, t.extension, \
+                  (select coalesce(sum(s.state_size), 0)::bigint from object_state s where s.tid = t.tid) \
+                  from transaction t where t.tid < $1 and t.tid > 0 and not t.packed \
+                  order by t.tid desc limit 100",
+            types: ONE,
+        },
+        is_packed: Statement { sql: "select packed from transaction where tid = $1", types: ONE },
+        changed: Statement { sql: "select zoid from object_state where tid = $1 order by zoid", types: ONE },
+    }),
     serials: Statement {
         sql: "select c.zoid, c.tid, s.state is null from current_object c \
               join object_state s on s.zoid = c.zoid and s.tid = c.tid where c.zoid = any($1)",
@@ -79,7 +90,9 @@ pub static STATEMENTS: Statements = Statements {
               where t.tid > $1 order by t.tid",
         types: ONE,
     },
-    last: Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: &[] },
+    last: Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: ONE },
+    is_there: Statement { sql: "select exists (select from transaction where tid = $1)", types: ONE },
+    note_last: None,
     next_tid: Statement {
         sql: "select greatest(coalesce(max(tid), 0) + 1, $1 + 1, runzeo_now_1()), coalesce(max(tid), 0) \
               from transaction",
@@ -96,4 +109,5 @@ pub static STATEMENTS: Statements = Statements {
         types: &[],
     },
     count: Statement { sql: "select count(*) from current_object", types: &[] },
+    pack: &pack::PRESERVING,
 };

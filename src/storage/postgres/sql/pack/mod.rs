@@ -1,4 +1,4 @@
-//! The statements and functions of packs, for a database that keeps history.
+//! The statements and functions of packs, for a database that keeps history. [`free`] has those for one that does not.
 //!
 //! Each call of a function is one database transaction, and looks again at what it removes: between the search and the
 //! removal others commit.
@@ -20,12 +20,75 @@
 //! Large objects go with the last row that names them. The trigger of RelStorage's clients does that if it is there,
 //! but a database of ours may be without: what is left after the rows are gone is unlinked, so it never happens twice.
 
+pub mod free;
+
 use crate::postgres::{Statement, Type};
 
 /// Kinds of rows.
 pub const LATER: i64 = 0;
 pub const REMOVED: i64 = 1;
 pub const BUSY: i64 = 2;
+
+/// What differs between the kinds of databases.
+pub struct PackStatements {
+    /// Brings the planner's statistics up to date.
+    pub analyze: &'static str,
+    /// Makes the functions and the table `runzeo_pack`.
+    pub create: &'static str,
+    /// `() -> are the functions and the table there, is the table there`
+    pub is_ready: &'static Statement,
+    /// `(stop) -> newest transaction until then, is one of them not packed`
+    pub to_pack: &'static Statement,
+    /// `(oid, until, count) -> oid, tid, number of revisions, is deleted`: the next objects and what was current then.
+    pub objects_page: &'static Statement,
+    /// `(oids, until) -> oid, tid, state`: what was current then, of the first objects, some megabytes at once.
+    pub states: &'static Statement,
+    /// `(tid, oid, last) -> tid, oid, state`: the next records after this one, some megabytes at once.
+    pub later_states: &'static Statement,
+    /// `(oids) -> oid`: those of them that exist now.
+    pub existing: &'static Statement,
+    /// `(oids, until, is whole, oid, tid) -> oid, tid, state`: the next revisions that are to be removed.
+    pub removed_states: &'static Statement,
+    /// `(oids, until, is whole) -> revisions, bytes, blobs, bytes of blobs`: what is to be removed. Revisions of one
+    /// object share a large object after an undo; such a one is not counted.
+    pub count_removed: &'static Statement,
+    /// `(oids, until) -> number`: those of them that were not changed later.
+    pub count_unchanged: &'static Statement,
+    /// `() -> objects, revisions, transactions, bytes of the database`
+    pub totals: &'static Statement,
+    /// `(until) -> transactions that a pack may remove`
+    pub old_transactions: &'static Statement,
+    /// `(until, tid, count) -> the last transaction of the page`: marks the next transactions as packed.
+    pub mark_packed: &'static Statement,
+    /// `(until, tid, count) -> the last transaction of the page, removed transactions`: removes those of the next
+    /// transactions that have no object. The newest transaction stays, because clients and servers know its tid.
+    pub remove_empty: &'static Statement,
+    /// `(oids, until, is whole, rows_max) -> kind, number`: see the module.
+    pub remove_old: &'static Statement,
+    /// `(oids, until, checked) -> kind, number`: see the module.
+    pub remove_garbage: &'static Statement,
+}
+
+/// A database that keeps history.
+pub static PRESERVING: PackStatements = PackStatements {
+    analyze: ANALYZE,
+    create: CREATE,
+    is_ready: &IS_READY,
+    to_pack: &TO_PACK,
+    objects_page: &OBJECTS_PAGE,
+    states: &STATES,
+    later_states: &LATER_STATES,
+    existing: &EXISTING,
+    removed_states: &REMOVED_STATES,
+    count_removed: &COUNT_REMOVED,
+    count_unchanged: &COUNT_UNCHANGED,
+    totals: &TOTALS,
+    old_transactions: &OLD_TRANSACTIONS,
+    mark_packed: &MARK_PACKED,
+    remove_empty: &REMOVE_EMPTY,
+    remove_old: &REMOVE_OLD,
+    remove_garbage: &REMOVE_GARBAGE,
+};
 
 /// Rows of one page of transactions.
 pub const TRANSACTIONS_PAGE: i64 = 2000;
@@ -35,6 +98,7 @@ pub const TRANSACTIONS_PAGE: i64 = 2000;
 pub const SETTINGS: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
     set enable_hashagg = off; set synchronous_commit = off; set idle_in_transaction_session_timeout = 10000";
 
+/// Brings the planner's statistics up to date.
 pub const ANALYZE: &str = "analyze transaction, object_state, current_object, blob_chunk";
 
 const ONE: &[Type] = &[Type::Int8];
@@ -45,14 +109,12 @@ const OBJECTS: &[Type] = &[Type::Int8Array, Type::Int8];
 pub static LOCK: Statement = Statement { sql: "select pg_try_advisory_lock(-2)", types: &[] };
 /// `() ->`: the commit lock, until the end of the transaction.
 pub static HOLD_COMMITS: Statement = Statement { sql: "select pg_advisory_xact_lock(-1)", types: &[] };
-/// `() -> are the functions and the table there, is the table there`
-pub static IS_READY: Statement = Statement {
+static IS_READY: Statement = Statement {
     sql: "select to_regproc('runzeo_pack_old_1') is not null and to_regproc('runzeo_pack_garbage_1') is not null \
           and to_regclass('runzeo_pack') is not null, to_regclass('runzeo_pack') is not null",
     types: &[],
 };
-/// `(stop) -> newest transaction until then, is one of them not packed`
-pub static TO_PACK: Statement = Statement {
+static TO_PACK: Statement = Statement {
     sql: "select coalesce((select max(tid) from transaction where tid > 0 and tid <= $1), 0), \
           exists (select from transaction where tid > 0 and tid <= $1 and not packed)",
     types: ONE,
@@ -67,16 +129,14 @@ pub static BEGIN: Statement = Statement {
 };
 /// `(until)`: it is complete.
 pub static COMPLETE: Statement = Statement { sql: "delete from runzeo_pack where tid <= $1", types: ONE };
-/// `(oid, until, count) -> oid, tid, number of revisions, is deleted`: the next objects and what was current then.
-pub static OBJECTS_PAGE: Statement = Statement {
+static OBJECTS_PAGE: Statement = Statement {
     sql: "select m.zoid, m.tid, m.revisions, s.state is null \
           from (select zoid, max(tid) as tid, count(*) as revisions from object_state \
           where zoid > $1 and tid <= $2 group by zoid order by zoid limit $3) m \
           join object_state s on s.zoid = m.zoid and s.tid = m.tid order by m.zoid",
     types: THREE,
 };
-/// `(oids, until) -> oid, tid, state`: what was current then, of the first objects, some megabytes at once.
-pub static STATES: Statement = Statement {
+static STATES: Statement = Statement {
     sql: "select zoid, tid, state from (select k.zoid, s.tid, s.state, \
           sum(s.state_size) over (rows between unbounded preceding and current row) - s.state_size as before \
           from unnest($1) as k (zoid) cross join lateral \
@@ -84,19 +144,16 @@ pub static STATES: Statement = Statement {
           order by tid desc limit 1) s) t where before < 16777216",
     types: OBJECTS,
 };
-/// `(tid, oid, last) -> tid, oid, state`: the next records after this one, some megabytes at once.
-pub static LATER_STATES: Statement = Statement {
+static LATER_STATES: Statement = Statement {
     sql: "select tid, zoid, state from (select tid, zoid, state, \
           sum(state_size) over (order by tid, zoid) - state_size as before from \
           (select tid, zoid, state, state_size from object_state where tid >= $1 and (tid > $1 or zoid > $2) \
           and tid <= $3 order by tid, zoid limit 2000) p) t where before < 16777216 order by tid, zoid",
     types: THREE,
 };
-/// `(oids) -> oid`: those of them that exist now.
-pub static EXISTING: Statement =
+static EXISTING: Statement =
     Statement { sql: "select zoid from current_object where zoid = any($1)", types: &[Type::Int8Array] };
-/// `(oids, until, is whole, oid, tid) -> oid, tid, state`: the next revisions that are to be removed.
-pub static REMOVED_STATES: Statement = Statement {
+static REMOVED_STATES: Statement = Statement {
     sql: "select zoid, tid, state from (select zoid, tid, state, \
           sum(state_size) over (order by zoid, tid) - state_size as before from \
           (select s.zoid, s.tid, s.state, s.state_size from object_state s where s.zoid = any($1) \
@@ -105,9 +162,7 @@ pub static REMOVED_STATES: Statement = Statement {
           order by s.zoid, s.tid limit 500) p) t where before < 16777216 order by zoid, tid",
     types: &[Type::Int8Array, Type::Int8, Type::Bool, Type::Int8, Type::Int8],
 };
-/// `(oids, until, is whole) -> revisions, bytes, blobs, bytes of blobs`: what is to be removed. Revisions of one object
-/// share a large object after an undo; such a one is not counted.
-pub static COUNT_REMOVED: Statement = Statement {
+static COUNT_REMOVED: Statement = Statement {
     sql: "select count(*), coalesce(sum(s.state_size), 0)::bigint, count(b.chunk), \
           coalesce(sum(lo_lseek64(lo_open(b.chunk, 262144), 0, 2)), 0)::bigint \
           from object_state s left join blob_chunk b on b.zoid = s.zoid and b.tid = s.tid \
@@ -116,32 +171,26 @@ pub static COUNT_REMOVED: Statement = Statement {
           (select max(m.tid) from object_state m where m.zoid = s.zoid and m.tid <= $2))",
     types: &[Type::Int8Array, Type::Int8, Type::Bool],
 };
-/// `(oids, until) -> number`: those of them that were not changed later.
-pub static COUNT_UNCHANGED: Statement = Statement {
+static COUNT_UNCHANGED: Statement = Statement {
     sql: "select count(*) from current_object where zoid = any($1) and tid <= $2",
     types: OBJECTS,
 };
-/// `() -> objects, revisions, transactions, bytes of the database`
-pub static TOTALS: Statement = Statement {
+static TOTALS: Statement = Statement {
     sql: "select (select count(*) from current_object), (select count(*) from object_state), \
           (select count(*) from transaction where tid > 0), pg_database_size(current_database())",
     types: &[],
 };
-/// `(until) -> transactions that a pack may remove`
-pub static OLD_TRANSACTIONS: Statement = Statement {
+static OLD_TRANSACTIONS: Statement = Statement {
     sql: "select count(*) from transaction where tid > 0 and tid <= $1 and tid < (select max(tid) from transaction)",
     types: ONE,
 };
-/// `(until, tid, count) -> the last transaction of the page`: marks the next transactions as packed.
-pub static MARK_PACKED: Statement = Statement {
+static MARK_PACKED: Statement = Statement {
     sql: "with page as (select tid from transaction where tid > $2 and tid <= $1 order by tid limit $3), \
           marked as (update transaction t set packed = true from page where t.tid = page.tid and not t.packed) \
           select max(tid) from page",
     types: THREE,
 };
-/// `(until, tid, count) -> the last transaction of the page, removed transactions`: removes those of the next
-/// transactions that have no object. The newest transaction stays, because clients and servers know its tid.
-pub static REMOVE_EMPTY: Statement = Statement {
+static REMOVE_EMPTY: Statement = Statement {
     sql: "with page as (select tid from transaction where tid > $2 and tid <= $1 order by tid limit $3), \
           empty as (select tid, tid = (select max(tid) from transaction) as stays from page \
           where not exists (select from object_state s where s.tid = page.tid)), \
@@ -154,13 +203,11 @@ pub static REMOVE_EMPTY: Statement = Statement {
           select (select max(tid) from page), (select count(*) from gone)",
     types: THREE,
 };
-/// `(oids, until, is whole, rows_max)`: see the module.
-pub static REMOVE_OLD: Statement = Statement {
+static REMOVE_OLD: Statement = Statement {
     sql: "select kind, number from runzeo_pack_old_1($1, $2, $3, $4)",
     types: &[Type::Int8Array, Type::Int8, Type::Bool, Type::Int8],
 };
-/// `(oids, until, checked)`: see the module.
-pub static REMOVE_GARBAGE: Statement = Statement {
+static REMOVE_GARBAGE: Statement = Statement {
     sql: "select kind, number from runzeo_pack_garbage_1($1, $2, $3)",
     types: &[Type::Int8Array, Type::Int8, Type::Int8],
 };
@@ -175,7 +222,7 @@ pub static NEEDS_INDEX: Statement = Statement {
 pub const CREATE_INDEX: &str = "create index if not exists runzeo_blob_chunk on blob_chunk (chunk)";
 
 /// Makes the functions and the table.
-pub const CREATE: &str = r"
+const CREATE: &str = r"
 create table if not exists runzeo_pack (tid bigint primary key);
 
 create or replace function runzeo_pack_unlink_1(chunks oid[]) returns void language plpgsql volatile as $body$
