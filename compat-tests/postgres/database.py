@@ -7,7 +7,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "postgres"
 
 # Queries that must return nothing.
-INVARIANTS = {
+WITH_HISTORY = {
     "the current revision is the newest one":
         "select zoid from current_object c where tid <> (select max(tid) from object_state s where s.zoid = c.zoid)",
     "every object has a current revision":
@@ -16,10 +16,22 @@ INVARIANTS = {
         "select zoid, prev_tid from object_state where prev_tid > 0 group by 1, 2 having count(*) > 1",
     "a revision replaces an earlier one": "select zoid, tid from object_state where prev_tid >= tid",
     "the md5 of each state is right": "select zoid, tid from object_state where md5(state) <> md5 or (md5 is null) <> (state is null)",
+}
+WITHOUT_HISTORY = {
+    "a blob is of the object's state": "select b.zoid from blob_chunk b join object_state s using (zoid) where b.tid > s.tid",
+    "the newest tid is noted":
+        "select tid from runzeo_last where tid < (select max(tid) from object_state where tid <= "
+        "(select max(tid) from runzeo_writers))",
+    "it is noted once": "select count(*) from runzeo_last having count(*) <> 1",
+}
+INVARIANTS = {
     "the size of each state is right":
         "select zoid, tid from object_state where state_size <> coalesce(octet_length(state), 0)",
-    "large objects and blobs belong to each other":
+    "each blob has its large object":
         "select chunk from blob_chunk where chunk not in (select oid from pg_largeobject_metadata)",
+    "each large object has its blob":
+        "select oid from pg_largeobject_metadata where oid not in (select chunk from blob_chunk "
+        "union all select chunk from runzeo_uploads)",
     "a blob is one large object": "select zoid from blob_chunk where chunk_num <> 0",
     "object ids are given out once":
         "select max(zoid) from object_state having max(zoid) > (select last_value * 16 from zoid_seq)",
@@ -64,9 +76,9 @@ class Database:
                  f"'runzeo:%' and datname = '{name}' order by random() limit 1) one", name)
 
 
-def broken_invariants(database, name):
+def broken_invariants(database, name, keep_history):
     broken = []
-    for what, query in INVARIANTS.items():
+    for what, query in {**INVARIANTS, **(WITH_HISTORY if keep_history else WITHOUT_HISTORY)}.items():
         found = database.sql(query, name)
         if found:
             broken.append(f"not true that {what}: {found[:300]}")

@@ -1,6 +1,6 @@
 """One client of RelStorage beside our servers: counts or watches the two counters of the race. Prints its result.
 
-    relstorage_agent.py count|watch DSN SECONDS
+    relstorage_agent.py count|watch DSN SECONDS [history-free]
 """
 import json
 import sys
@@ -14,9 +14,13 @@ from relstorage.storage import RelStorage
 from ZODB.POSException import ConflictError
 
 
-def main(role, dsn, seconds):
-    options = Options(keep_history=True, cache_local_mb=10)
-    db = ZODB.DB(RelStorage(PostgreSQLAdapter(dsn=dsn, options=options), options=options))
+def storage(dsn, keep_history, **others):
+    options = Options(keep_history=keep_history, cache_local_mb=10, **others)
+    return RelStorage(PostgreSQLAdapter(dsn=dsn, options=options), options=options)
+
+
+def main(role, dsn, seconds, keep_history):
+    db = ZODB.DB(storage(dsn, keep_history))
     conn = db.open()
     result = {"done": 0, "conflicts": 0, "torn": 0, "reads": 0, "back": 0}
     last = 0
@@ -47,4 +51,4 @@ def main(role, dsn, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), "history-free" not in sys.argv[4:])
