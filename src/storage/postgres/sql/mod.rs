@@ -1,6 +1,7 @@
 //! The SQL of the storage. [`preserving`] has the statements for databases that keep history, [`free`] those for
 //! databases that do not; [`schema`] makes the tables, and [`functions`] the functions of our own. Packs have theirs in
-//! [`pack`], copies in [`copy`]. The rest of the storage asks by [`Statements`], and mostly need not know which kind the database is of.
+//! [`pack`], copies in [`copy`]. The rest of the storage asks by [`Statements`], and mostly need not know which kind
+//! the database is of.
 //!
 //! Oids and tids are `bigint`: the 8 bytes as an unsigned number, whose top bit is never set. All reads ask for the
 //! state of a transaction (`last`) that has been published: rows of later ones may be there already and are not seen. A
