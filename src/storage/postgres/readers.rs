@@ -201,13 +201,9 @@ impl Readers {
                 }
             },
         };
-        let answers = batch_of(questions).map_err(|error| Lost::new(error.to_string()));
-        match answers.and_then(|batch| session.run(&batch)) {
+        match ask_all(&mut session, questions) {
             Ok(answers) => {
-                let answers = answers
-                    .into_iter()
-                    .map(|answer| Some(only(answer)))
-                    .chain(std::iter::repeat_with(|| None));
+                let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
                 for (question, answer) in questions.iter().zip(answers) {
                     let answer = answer.unwrap_or_else(|| Err(session::malformed("a result")));
                     *question.asker.answer.lock() = Some(QuestionOutcome::Answered(answer));
@@ -228,12 +224,29 @@ impl ReaderPool {
     }
 }
 
-fn batch_of(questions: &[Question]) -> std::result::Result<Batch, TooLarge> {
+/// Asks all in one message, as one database transaction, which costs the server less than one for each. If one of them
+/// fails, all are asked again, each on its own.
+fn ask_all(session: &mut Connection, questions: &[Question]) -> std::result::Result<Vec<Result<Rows>>, Lost> {
+    let too_large = |error: TooLarge| Lost::new(error.to_string());
+    if questions.len() > 1 {
+        let together = session.run(&batch_of(questions, false).map_err(too_large)?)?;
+        if let Some(Ok(rows)) = together.into_iter().next() {
+            return Ok(rows.into_iter().map(Ok).collect());
+        }
+    }
+    let apart = session.run(&batch_of(questions, true).map_err(too_large)?)?;
+    Ok(apart.into_iter().map(only).collect())
+}
+
+/// `apart`: each is a database transaction of its own.
+fn batch_of(questions: &[Question], apart: bool) -> std::result::Result<Batch, TooLarge> {
     let mut batch = Batch::new();
-    for Question { statement, values, .. } in questions {
+    for (number, Question { statement, values, .. }) in (1..).zip(questions) {
         let values = values.map(Value::Int8);
         batch.execute(statement, values.get(..statement.types.len()).unwrap_or(&values))?;
-        batch.sync();
+        if apart || number == questions.len() {
+            batch.sync();
+        }
     }
     Ok(batch)
 }
