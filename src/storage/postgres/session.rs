@@ -51,6 +51,15 @@ static IDENTITY: Statement = Statement {
 /// The time after which a network that is gone is noticed, by both ends.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The session that commits finds everything by keys, in few rows. So its statements are planned once, for indexes:
+/// statistics, which are old after many commits, do not matter, and no commit waits for the planner.
+const WRITER_PLANS: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
 /// Opens a session. Each end notices within half a minute that the other one has gone without a word: no locks are left
 /// behind, and no thread waits for ever. What the connection string says about this comes first.
 pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, Lost> {
@@ -70,12 +79,14 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         ("statement_timeout", "0"),
         ("lock_timeout", "1000"),
     ];
+    let plans = if let Purpose::Write { .. } = purpose { WRITER_PLANS } else { &[] };
+    let settings = settings.iter().chain(plans);
     let application_name = purpose.application_name();
     let session = Connection::open(
         &dsn,
         &Login {
             application_name: application_name.clone(),
-            settings: settings.map(|(name, value)| (name.into(), value.into())).to_vec(),
+            settings: settings.map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             connect_timeout: Some(CONNECT_TIMEOUT),
         },
     );

@@ -1,5 +1,7 @@
 //! One call that commits a group of transactions: its arguments and its results.
 
+use std::fmt::Write;
+
 use md5::{Digest, Md5};
 
 use super::super::session::malformed;
@@ -11,7 +13,7 @@ use crate::postgres::{Batch, Rows, TooLarge, Value};
 use crate::storage::Result;
 
 /// Transactions of one group at most: larger ones are bound by the database's work for each object, not by its disk.
-const COUNT_MAX: usize = 32;
+pub const COUNT_MAX: usize = 32;
 /// Bytes of one group, unless a single transaction is larger.
 const LEN_MAX: usize = 32 << 20;
 
@@ -41,7 +43,8 @@ pub enum Done {
 }
 
 impl Finish {
-    fn is_alone(&self) -> bool {
+    /// Whether it is committed without others.
+    pub fn is_alone(&self) -> bool {
         self.written.tid.is_some() || self.written.blobs.must_be_placed()
     }
 
@@ -143,7 +146,12 @@ impl Group {
 
 /// The md5 of a state in hex digits: clients of RelStorage compare states by it when they undo.
 fn md5(data: &[u8]) -> String {
-    Md5::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(32);
+    for byte in Md5::digest(data) {
+        // Writing to a string does not fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 /// Reads the rows of the call.

@@ -1,13 +1,14 @@
 //! The one thread that locks, commits, and finds what others have committed; so these cannot overtake each other.
 //!
 //! Threads leave their requests at the [`desk`] and wait for the answers. The sequencer takes all that is there, and
-//! sends it in one message on one session:
+//! sends it on one session: the votes in one message, and the commits in the next one, so that a vote is answered
+//! before a commit waits for the disk:
 //!
 //! - *locks* of a vote: advisory locks on the objects, which clients of RelStorage and other servers take too, tried
 //!   without waiting, and the serials of the objects behind them. The locks belong to the session and last until the
 //!   transaction is published or aborted.
-//! - *finishes*: all that wait become one group, which one call of `runzeo_commit_1` commits in one database
-//!   transaction, each with a tid of its own ([`group`]).
+//! - *finishes*: all that wait become one group, and those that follow on a vote of a moment ago ([`gather`]). One call
+//!   of `runzeo_commit_1` commits in one database transaction, each with a tid of its own ([`group`]).
 //! - *catching up*: transactions of others are looked for when a client asks for the newest state, when another server
 //!   has notified, and every 100 ms.
 //!
@@ -23,12 +24,14 @@
 //! With a read-only storage only the search is there.
 
 mod desk;
+mod gather;
 mod group;
 mod locks;
 mod place;
 mod publish;
 mod recover;
 mod start;
+mod turn;
 mod writer;
 
 pub use desk::{Finish, Sequencer, WrittenRecord, WrittenTransaction};

@@ -8,6 +8,7 @@ use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refuse
 use super::super::shared::DatabaseState;
 use super::super::sql::{Statements, free, functions, preserving, schema};
 use super::desk::Desk;
+use super::gather::Gathering;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
@@ -102,6 +103,7 @@ impl ReadyDatabase {
             held: HashMap::new(),
             next_id: 0,
             waiting: VecDeque::new(),
+            gathering: Gathering::new(),
             free: Vec::new(),
             catch_ups: Vec::new(),
             ahead: Vec::new(),

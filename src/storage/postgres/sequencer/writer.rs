@@ -11,6 +11,7 @@ use super::super::session::{AskError, LOG, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
 use super::desk::{Desk, Finish};
+use super::gather::Gathering;
 use super::group::{self, Done, Foreign, Group};
 use super::locks::{self, Granted, LockKeys, LockOutcome, LockRequest, NotGranted};
 use super::publish::{fail, publish};
@@ -21,10 +22,6 @@ use crate::conflict::Conflict;
 use crate::postgres::{Answer, Batch, Connection, Lost, ServerError, Statement, TooLarge, Type, Value};
 use crate::storage::{GroupTimes, Result, StorageError};
 
-/// How often transactions of others are looked for.
-const SEARCH: Duration = Duration::from_millis(100);
-/// How often the number of objects and the size are looked up.
-const ESTIMATE: Duration = Duration::from_secs(10);
 /// Up to this estimate the objects are counted exactly.
 const COUNTED_MAX: i64 = 100_000;
 /// How long a group waits for the commit lock in one call, at first and at most. In between votes and searches go on.
@@ -50,6 +47,7 @@ pub struct SequencerThread {
     pub held: HashMap<u64, LockKeys>,
     pub next_id: u64,
     pub waiting: VecDeque<Finish>,
+    pub gathering: Gathering,
     /// Locks to give back.
     pub free: Vec<LockKeys>,
     pub catch_ups: Vec<SyncSender<Result<()>>>,
@@ -67,6 +65,7 @@ pub struct SequencerThread {
 }
 
 /// Which answer of a message belongs to what.
+#[derive(Default)]
 struct Expected {
     gives_back: bool,
     notes: Option<Tid>,
@@ -75,9 +74,11 @@ struct Expected {
 }
 
 /// The last group of a message.
+#[derive(Default)]
 enum Last {
     Commit(Group, Stopwatch),
     Search,
+    #[default]
     Nothing,
 }
 
@@ -114,101 +115,65 @@ impl SequencerThread {
         }
     }
 
-    /// Takes what is there, or waits for something to do.
-    fn turn(&mut self, is_closed: &mut bool) -> std::result::Result<(), Lost> {
-        let mut queue = self.desk.queue.lock();
-        *is_closed = queue.is_closed;
-        let locks = mem::take(&mut queue.locks);
-        self.waiting.append(&mut queue.finishes);
-        let releases = mem::take(&mut queue.releases);
-        self.catch_ups.append(&mut queue.catch_ups);
-        drop(queue);
-        for id in releases {
-            self.free.extend(self.held.remove(&id));
-        }
-        let is_due = self.is_search_due();
-        let is_idle = locks.is_empty() && self.waiting.is_empty() && self.free.is_empty();
-        if is_idle && self.catch_ups.is_empty() && self.ahead.is_empty() && !is_due && !*is_closed {
-            return self.idle();
-        }
-        self.work(locks)
-    }
-
-    fn is_search_due(&self) -> bool {
-        self.is_notified || self.last_search.passed() >= SEARCH
-    }
-
-    fn searched(&mut self) {
-        self.is_notified = false;
-        self.last_search = Stopwatch::start();
-    }
-
-    fn idle(&mut self) -> std::result::Result<(), Lost> {
-        if self.last_estimate.is_none_or(|at| at.passed() >= ESTIMATE) {
-            self.estimate()?;
-        }
-        let left = SEARCH.saturating_sub(self.last_search.passed());
-        let notifications = self.session.wait(left, &self.desk.wake)?;
-        self.take_notifications(notifications.iter().map(|one| one.payload.as_str()));
-        Ok(())
-    }
-
     /// Another server has committed something or given locks back.
-    fn take_notifications<'a>(&mut self, mut servers: impl Iterator<Item = &'a str>) {
+    pub fn take_notifications<'a>(&mut self, mut servers: impl Iterator<Item = &'a str>) {
         if servers.any(|server| server != self.server) {
             self.is_notified = true;
             self.desk.released.notify_all();
         }
     }
 
-    /// One message and its answers.
-    fn work(&mut self, locks: Vec<LockRequest>) -> std::result::Result<(), Lost> {
-        let (mut batch, mut expected) = (
-            Batch::new(),
-            Expected { gives_back: false, notes: None, locks: Vec::new(), last: Last::Nothing },
-        );
+    /// The message of the votes, and its answers.
+    pub fn lock(&mut self, locks: Vec<LockRequest>) {
+        let (mut batch, mut expected) = (Batch::new(), Expected::default());
+        expected.gives_back = self.give_back(&mut batch);
         let last = self.shared.last();
-        let free = mem::take(&mut self.free);
-        self.fail_unlocked();
-        let group = match self.next_group() {
-            Ok(group) => group,
-            Err(lost) => {
-                self.desk.queue.lock().locks.extend(locks);
-                return Err(lost);
-            }
-        };
-        if !free.is_empty() {
-            expected.gives_back = locks::give_back(&mut batch, free.iter(), &self.server).is_ok();
-        }
-        expected.notes = self.note_last(&mut batch);
         for request in locks {
             match locks::ask(&mut batch, self.shared.sql, &request.wanted, last) {
                 Ok(()) => expected.locks.push(request),
                 Err(error) => drop(answer(&request, Err(NotGranted::Failed(error.into())))),
             }
         }
+        self.send(&batch, expected);
+    }
+
+    /// Adds the locks that are not needed any more. Returns whether there are any.
+    fn give_back(&mut self, batch: &mut Batch) -> bool {
+        let free = mem::take(&mut self.free);
+        !free.is_empty() && locks::give_back(batch, free.iter(), &self.server).is_ok()
+    }
+
+    /// The message of a group or a search, and its answers.
+    pub fn work(&mut self) -> std::result::Result<(), Lost> {
+        let (mut batch, mut expected) = (Batch::new(), Expected::default());
+        // What choosing the group adds is given back later.
+        expected.gives_back = self.give_back(&mut batch);
+        self.fail_unlocked();
+        let group = self.next_group()?;
         if let Some(group) = group {
             expected.last = match self.call(&group, &mut batch) {
                 Ok(()) => Last::Commit(group, Stopwatch::start()),
                 Err(error) => self.refuse(group, &error),
             };
         } else if self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
-            let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
-            let searched =
-                searched.and_then(|()| batch.execute(&self.shared.sql.last, &[Value::Int8(last.0 as i64)]));
+            let last = self.shared.last().0 as i64;
+            let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last)]);
+            let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[]));
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
         }
-        match self.session.run(&batch) {
-            Ok(answers) => {
-                self.take_answers(expected, answers);
-                Ok(())
-            }
+        self.send(&batch, expected);
+        Ok(())
+    }
+
+    /// Sends a message, and takes its answers.
+    fn send(&mut self, batch: &Batch, expected: Expected) {
+        match self.session.run(batch) {
+            Ok(answers) => self.take_answers(expected, answers),
             Err(lost) => {
                 // Locks are asked for again on the next session; of the group it must be found out what became of it.
                 self.desk.queue.lock().locks.extend(expected.locks);
                 self.resolve(&lost, expected.last.into_group());
-                Ok(())
             }
         }
     }
@@ -331,7 +296,9 @@ impl SequencerThread {
 
     fn grant(&mut self, request: &LockRequest, granted: Granted) {
         let id = granted.id;
+        self.gathering.voted(id);
         if !answer(request, Ok(granted)) {
+            self.gathering.ended(&[id]);
             self.free.extend(self.held.remove(&id));
         }
     }
@@ -397,6 +364,7 @@ impl SequencerThread {
         match done {
             Done::Committed(first) => {
                 self.number = group.number;
+                self.gathering.committed(took);
                 let times = GroupTimes { write: Duration::ZERO, sync: took };
                 // The function has noted it.
                 self.noted = Group::tid(first, group.finishes.len() - 1);
@@ -523,7 +491,7 @@ impl SequencerThread {
     }
 
     /// Looks up the number of objects and the size, which are estimates.
-    fn estimate(&mut self) -> std::result::Result<(), Lost> {
+    pub fn estimate(&mut self) -> std::result::Result<(), Lost> {
         self.last_estimate = Some(Stopwatch::start());
         match self.look_up_estimates() {
             Ok(()) => {}
