@@ -270,6 +270,11 @@ impl Client {
     pub fn load_serial(&mut self, oid: &Id8) -> Result<Option<Id8>> {
         let id = self.queue_load(oid);
         self.flush()?;
+        self.wait_load(id, oid)
+    }
+
+    /// Waits for the reply to [`Client::queue_load`], which returned `id`.
+    pub fn wait_load(&mut self, id: u32, oid: &Id8) -> Result<Option<Id8>> {
         loop {
             let frame = self.receive()?;
             let message = self.message(frame.clone())?;

@@ -3,7 +3,7 @@
 //! The command line ([`options`]) gives a [`plan`]; [`rounds`] runs it: it starts [`servers`], perhaps with the
 //! built-in [`limit`], and runs [`workloads`] against them, whose clients ([`client`], [`wire`]) speak the raw
 //! protocol. Each workload gives an [`outcome`]; [`report`] makes tables of them. [`clients`] compares clients of one
-//! server in the same way.
+//! server in the same way, and [`postgres`] servers of a database in PostgreSQL.
 
 mod client;
 mod clients;
@@ -13,6 +13,7 @@ mod meter;
 mod options;
 mod outcome;
 mod plan;
+mod postgres;
 mod random;
 mod records;
 mod report;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Limit { record_len, from_file, conf } => limit::serve(record_len, from_file, &conf),
         Command::OpenCache { path, cache_len } => clients::open_cache(&path, cache_len),
         Command::RunClients(plan) => run_clients(&plan),
+        Command::RunPostgres(plan) => run_postgres(&plan),
         Command::Report(paths) => report_files(&paths),
         Command::Run(plan) => run(&plan),
     };
@@ -76,6 +78,23 @@ fn run_clients(plan: &clients::Plan) -> Result<()> {
     println!("{}", machine());
     println!("{}", report::tables_of_clients(&outcomes));
     eprintln!("The figures are in {}.", plan.results.display());
+    check(&outcomes)
+}
+
+fn run_postgres(plan: &postgres::Plan) -> Result<()> {
+    let scratch = scratch_in(&plan.dir)?;
+    let outcomes = postgres::run(plan, scratch.path())?;
+    if outcomes.is_empty() {
+        // There is no PostgreSQL, which is said already.
+        return Ok(());
+    }
+    println!("{}", machine());
+    println!("{}", report::tables_of_databases(&outcomes));
+    eprintln!("The figures are in {}.", plan.results.display());
+    check(&outcomes)
+}
+
+fn check(outcomes: &[Outcome]) -> Result<()> {
     match outcomes.iter().filter(|outcome| outcome.failure.is_some()).count() {
         0 => Ok(()),
         count => Err(format!("{count} measurements failed")),
@@ -112,6 +131,10 @@ fn report_files(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         outcomes.extend(text.lines().filter_map(Outcome::from_json));
+    }
+    if outcomes.iter().any(|outcome| outcome.label == postgres::TWO) {
+        println!("{}", report::tables_of_databases(&outcomes));
+        return Ok(());
     }
     if outcomes.iter().any(|outcome| outcome.label == clients::RAW) {
         println!("{}", report::tables_of_clients(&outcomes));

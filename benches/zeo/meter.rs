@@ -13,6 +13,22 @@ pub fn process_cpu(process: u32) -> f64 {
     ticks / sys::ticks_per_second()
 }
 
+/// CPU seconds of a process and of all its children, those that have ended among them.
+pub fn family_cpu(process: u32) -> f64 {
+    let parent_of = |name: &str| -> Option<(u32, u32)> {
+        let id = name.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        Some((id, stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let children = all.filter_map(|entry| parent_of(entry.file_name().to_str()?));
+    let living: f64 = children.filter(|(_, of)| *of == process).map(|(id, _)| process_cpu(id)).sum();
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let own: f64 = fields.skip(11).take(4).filter_map(|field| field.parse::<f64>().ok()).sum();
+    living + own / sys::ticks_per_second()
+}
+
 /// A value in kB from /proc/PID/status: VmRSS, VmHWM (its peak), RssAnon. 0 if the process is gone.
 pub fn process_kb(process: u32, key: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
@@ -31,7 +47,7 @@ fn machine_cpu() -> f64 {
 
 /// CPU use from [`Meter::start`] to [`Meter::read`].
 pub struct Meter {
-    server: u32,
+    servers: Vec<u32>,
     started: Instant,
     server_cpu: f64,
     own_cpu: Duration,
@@ -40,10 +56,15 @@ pub struct Meter {
 
 impl Meter {
     pub fn start(server: u32) -> Meter {
+        Meter::start_all(&[server])
+    }
+
+    /// Of several servers together.
+    pub fn start_all(servers: &[u32]) -> Meter {
         Meter {
-            server,
+            servers: servers.to_vec(),
             started: Instant::now(),
-            server_cpu: process_cpu(server),
+            server_cpu: sum_of_cpu(servers),
             own_cpu: sys::own_cpu(),
             machine_cpu: machine_cpu(),
         }
@@ -52,11 +73,15 @@ impl Meter {
     pub fn read(&self) -> Usage {
         Usage {
             elapsed: self.started.elapsed().as_secs_f64(),
-            server_cpu: process_cpu(self.server) - self.server_cpu,
+            server_cpu: sum_of_cpu(&self.servers) - self.server_cpu,
             own_cpu: (sys::own_cpu() - self.own_cpu).as_secs_f64(),
             machine_cpu: machine_cpu() - self.machine_cpu,
         }
     }
+}
+
+fn sum_of_cpu(processes: &[u32]) -> f64 {
+    processes.iter().map(|process| process_cpu(*process)).sum()
 }
 
 /// All values are in seconds.

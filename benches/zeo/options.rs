@@ -3,6 +3,7 @@
 use crate::client::Result;
 use crate::clients;
 use crate::plan::{self, OtherFile, Plan, WORKLOADS};
+use crate::postgres;
 use crate::servers::{LIMIT, LIMIT_FILE, OURS, Server};
 use getopts::{Matches, Options};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub enum Command {
     Run(Box<Plan>),
     RunClients(Box<clients::Plan>),
+    RunPostgres(Box<postgres::Plan>),
     Report(Vec<PathBuf>),
     /// A built-in server; only [`crate::servers`] uses this.
     Limit {
@@ -33,6 +35,7 @@ usage:
   scripts/bench quick [OPTIONS] [SERVER...]   a first look: 3 rounds of half a second, 100 000 objects
   scripts/bench full [OPTIONS] [SERVER...]    figures to publish: 5 rounds of 1.5 s, starts with a million objects
   scripts/bench client [OPTIONS] [CLIENT...]  clients with their caches, and servers in the middle: 3 rounds
+  scripts/bench postgres [OPTIONS] [PYTHON]   a database in PostgreSQL, beside RelStorage's clients: 5 rounds of 2 s
   scripts/bench report FILE...                the tables again, from result files of earlier runs
 
 SERVER is one of the following; without any: limit ours. The first is the base of the ratios.
@@ -50,6 +53,13 @@ CLIENT is one of the following; without any: raw ours. The server is always ours
 For example:
   scripts/bench client raw ours zeo6=/srv/zeo6/bin/python zeo4=/srv/zeo4/bin/python
 
+PYTHON is an interpreter that has RelStorage; without it: that of the tests' environment. There is one cluster of
+PostgreSQL, with fsync, for all columns:
+  relstorage      RelStorage's own clients, one process and its connections for each; no server
+  ours            clients of one runzeo
+  two             clients of two of them, half at each
+  file            clients of one runzeo with a Data.fs
+
 Options:
   -w, --workloads LIST    which, separated by commas or blanks; default: all of the plan
   -n, --rounds N          how many rounds
@@ -63,7 +73,7 @@ Options:
   --zeo LABEL=LINE        a line for the <zeo> section of one server: --zeo zeo6='msgpack true'
   --protocol LABEL=P      answer a server's greeting with Z5, M5 or Z4; default: with what it greets with
   -d, --dir DIR           where the databases and the results go; default: target/bench
-  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl, full.jsonl, client.jsonl
+  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl, full.jsonl, ...
   -h, --help              this text
 
 Workloads:
@@ -80,7 +90,16 @@ pub fn help() -> String {
     let list = |workloads: &[(&str, &str)]| -> String {
         workloads.iter().map(|(name, what)| format!("  {name:<16}  {what}\n")).collect()
     };
-    [USAGE, &list(WORKLOADS), "\nWorkloads of clients:\n", &list(clients::WORKLOADS), NOTES].concat()
+    [
+        USAGE,
+        &list(WORKLOADS),
+        "\nWorkloads of clients:\n",
+        &list(clients::WORKLOADS),
+        "\nWorkloads of databases in PostgreSQL:\n",
+        &list(postgres::WORKLOADS),
+        NOTES,
+    ]
+    .concat()
 }
 
 /// The options, as explained in [`USAGE`].
@@ -124,16 +143,17 @@ pub fn parse(arguments: &[String]) -> Result<Command> {
         return Ok(Command::Help);
     }
     let (command, rest) =
-        matches.free.split_first().ok_or("say quick, full, client or report; --help explains")?;
+        matches.free.split_first().ok_or("say quick, full, client, postgres or report; --help explains")?;
     let dir = matches.opt_str("dir").map_or_else(default_dir, PathBuf::from);
     let plan = match command.as_str() {
         "quick" => Plan::quick(dir),
         "full" => Plan::full(dir),
         "client" => return adjust_clients(clients::Plan::usual(dir), &matches, rest),
+        "postgres" => return adjust_postgres(postgres::Plan::usual(dir), &matches, rest),
         "report" => return Ok(Command::Report(rest.iter().map(PathBuf::from).collect())),
         _ => {
             return Err(format!(
-                "unknown command {command:?}: say quick, full, client or report; --help explains"
+                "unknown command {command:?}: say quick, full, client, postgres or report; --help explains"
             ));
         }
     };
@@ -194,6 +214,20 @@ fn adjust_clients(mut plan: clients::Plan, matches: &Matches, names: &[String]) 
         plan.contestants.push(contestant);
     }
     Ok(Command::RunClients(Box::new(plan)))
+}
+
+fn adjust_postgres(mut plan: postgres::Plan, matches: &Matches, pythons: &[String]) -> Result<Command> {
+    let postgres::Plan { rounds, measured, objects, object_len, results, .. } = &mut plan;
+    adjust_common(Common { rounds, measured, objects, object_len, results }, matches)?;
+    if let Some(list) = matches.opt_str("workloads") {
+        plan.workloads = postgres::parse_list(&list)?;
+    }
+    match pythons {
+        [] => {}
+        [python] => plan.python = python.into(),
+        _ => return Err("one interpreter that has RelStorage".into()),
+    }
+    Ok(Command::RunPostgres(Box::new(plan)))
 }
 
 fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan> {

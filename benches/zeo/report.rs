@@ -20,6 +20,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("p99_us", "p99 µs", false),
             ("server_us", "server CPU µs/load", true),
             ("server_cores", "server cores", false),
+            ("database_cores", "cores of PostgreSQL", false),
         ],
     ),
     (
@@ -32,6 +33,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("longest_medians", "longest wait in medians", false),
             ("fair", "fair (1 = equal)", false),
             ("server_us", "server CPU µs/commit", true),
+            ("database_cores", "cores of PostgreSQL", false),
         ],
     ),
     (
@@ -102,6 +104,8 @@ const FIGURES: &[(&str, &[Figure])] = &[
         &[
             ("last_p50_us", "last listener median µs", true),
             ("last_p99_us", "last listener p99 µs", false),
+            ("after_p50_us", "last listener after the reply, median µs", true),
+            ("after_p99_us", "last listener after the reply, p99 µs", false),
             ("reply_p50_us", "committer median µs", true),
             ("server_us", "server CPU µs/listener", true),
         ],
@@ -163,6 +167,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
 
 const CONNECTIONS: &[Figure] = &[
     ("served", "served within 10 s", false),
+    ("sessions", "sessions of the database", false),
     ("all_s", "all connected after s", true),
     ("kb_each", "memory KB/connection", false),
     ("server_us", "server CPU µs/connection", true),
@@ -201,6 +206,23 @@ pub fn tables_of_clients(outcomes: &[Outcome]) -> String {
         ratio_table(&mut text, &rows, &labels[1..], of_ours);
     }
     text + &others(outcomes) + &failures(outcomes)
+}
+
+/// All tables of databases: ratios to RelStorage, and to this program's server with a file. What PostgreSQL uses of
+/// the machine is a figure of its own, so what other programs use is not told apart.
+pub fn tables_of_databases(outcomes: &[Outcome]) -> String {
+    use crate::postgres::{FILE, OURS, RELSTORAGE, TWO};
+    let labels = labels(outcomes, &[RELSTORAGE, OURS, TWO, FILE]);
+    let rows = rows(outcomes, &labels);
+    let mut text = medians(&rows, &labels);
+    for base in [RELSTORAGE, FILE] {
+        let Some(at) = labels.iter().position(|label| *label == base) else { continue };
+        let _ = write!(text, "\nRatio to `{base}` within a round, median (lowest..highest).\n\n");
+        let to_base =
+            |row: &Row<'_>| row.rounds.iter().map(|rounds| spread(ratios(rounds, &row.rounds[at]))).collect();
+        ratio_table(&mut text, &rows, &labels, to_base);
+    }
+    text + &failures(outcomes)
 }
 
 /// The labels of the outcomes, `first` first.

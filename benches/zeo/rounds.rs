@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
 
     fn setting<'s>(&'s self, number: usize, server: &'s Running, dir: &'s Path) -> Setting<'s> {
         let (oids, object_len) = (&self.oids[number], self.plan.object_len);
-        Setting { server, dir, oids, object_len, measured: self.plan.measured }
+        Setting { server, second: None, dir, oids, object_len, measured: self.plan.measured }
     }
 }
 

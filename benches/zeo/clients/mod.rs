@@ -12,6 +12,7 @@ mod rounds;
 mod through;
 
 pub use open::{COMMAND as OPEN_COMMAND, open_cache};
+pub use python::take_figures;
 pub use rounds::run;
 
 use crate::client::Result;

@@ -9,7 +9,7 @@ use crate::rounds::{copy, copy_magic, fill_through, make_dir};
 use crate::servers::{self, Running, Server};
 use crate::sys;
 use crate::wire::Id8;
-use crate::workloads::{Setting, commit, fill, read};
+use crate::workloads::{COMMIT_OBJECTS, Setting, commit, fill, read};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ impl<'a> Prepared<'a> {
                 _ => library::cold(&setting, 1, true, self.small_cache(), outcome),
             },
             Workload::Commits { threads } => match kind {
-                Kind::Raw => commit::commit(&setting, threads, outcome),
+                Kind::Raw => commit::commit(&setting, threads, COMMIT_OBJECTS, outcome),
                 Kind::Ours => library::commits(&setting, threads, self.small_cache(), outcome),
                 Kind::Python(path) => self.python(path, "commits", threads, &setting, outcome),
             },
@@ -160,7 +160,7 @@ impl<'a> Prepared<'a> {
 
     fn setting<'s>(&'s self, server: &'s Running, dir: &'s Path) -> Setting<'s> {
         let (oids, object_len, measured) = (&self.oids, self.plan.object_len, self.plan.measured);
-        Setting { server, dir, oids, object_len, measured }
+        Setting { server, second: None, dir, oids, object_len, measured }
     }
 
     fn python(

@@ -1,10 +1,10 @@
 //! Raw clients at a server in the middle, or without one.
 
 use super::Kind;
-use crate::client::{Client, Result};
+use crate::client::Result;
 use crate::outcome::Outcome;
 use crate::servers::{self, Running, Server};
-use crate::workloads::{Setting, commit, read};
+use crate::workloads::{COMMIT_OBJECTS, Setting, commit, read};
 use std::path::Path;
 
 /// Number of clients.
@@ -44,12 +44,10 @@ pub fn through(
 
 fn run(setting: &Setting<'_>, loads: bool, outcome: &mut Outcome) -> Result<()> {
     if !loads {
-        return commit::commit(setting, CLIENTS, outcome);
+        return commit::commit(setting, CLIENTS, COMMIT_OBJECTS, outcome);
     }
     let some = &setting.oids[..setting.oids.len().min(OBJECTS)];
-    let mut client = Client::open(setting.target())?;
-    for oid in some {
-        client.load_serial(oid)?.ok_or("an object has gone")?;
-    }
-    read::read(&Setting { oids: some, ..*setting }, CLIENTS, 1, outcome)
+    let setting = Setting { oids: some, ..*setting };
+    read::touch(&setting)?;
+    read::read(&setting, CLIENTS, 1, outcome)
 }

@@ -1,7 +1,7 @@
 //! The loss of readers to committers, or to a pack, beyond the processor time of these: readers that use all cores must
 //! lose that time, but not more.
 
-use super::{Setting, commit, fill, mixed, pack, read};
+use super::{COMMIT_OBJECTS, Setting, commit, fill, mixed, pack, read};
 use crate::client::{Client, Result};
 use crate::meter::Meter;
 use crate::outcome::Outcome;
@@ -34,7 +34,7 @@ impl Alone {
 pub fn commits(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let (reads, usage) = read::run(setting, mixed::READERS, 1)?;
     let alone = Alone { loads_s: reads.operations as f64 / usage.elapsed, cores: usage.machine_cores() };
-    let (writes, usage) = commit::run(setting, mixed::WRITERS)?;
+    let (writes, usage) = commit::run(setting, mixed::WRITERS, COMMIT_OBJECTS)?;
     let seconds_each = usage.machine_cores() * usage.elapsed / (writes.operations as f64).max(1.0);
     let (reads, writes, usage) = mixed::run(setting)?;
     let commits_s = writes.operations as f64 / usage.elapsed;

@@ -1,7 +1,7 @@
 //! Commits of objects that no other client touches.
 
+use super::Setting;
 use super::workers::{self, Clock, Phase, Tally};
-use super::{COMMIT_OBJECTS, Setting};
 use crate::client::{Client, Result, transaction_id};
 use crate::meter::Usage;
 use crate::outcome::Outcome;
@@ -9,8 +9,9 @@ use crate::records;
 use crate::wire::Id8;
 use std::time::Instant;
 
-pub fn commit(setting: &Setting<'_>, clients: usize, outcome: &mut Outcome) -> Result<()> {
-    let (tally, usage) = run(setting, clients)?;
+/// Each commit stores `objects` objects.
+pub fn commit(setting: &Setting<'_>, clients: usize, objects: usize, outcome: &mut Outcome) -> Result<()> {
+    let (tally, usage) = run(setting, clients, objects)?;
     outcome.set("commits_s", tally.operations as f64 / usage.elapsed);
     outcome.set("fair", tally.fairness());
     outcome.set("longest_ms", tally.longest.as_secs_f64() * 1e3);
@@ -23,8 +24,8 @@ pub fn commit(setting: &Setting<'_>, clients: usize, outcome: &mut Outcome) -> R
     Ok(())
 }
 
-pub fn run(setting: &Setting<'_>, clients: usize) -> Result<(Tally, Usage)> {
-    let prepare = |client, _, number| Writer::new(client, COMMIT_OBJECTS, setting.object_len, number);
+pub fn run(setting: &Setting<'_>, clients: usize, objects: usize) -> Result<(Tally, Usage)> {
+    let prepare = |client, _, number| Writer::new(client, objects, setting.object_len, number);
     let (mut tallies, usage) = workers::run(setting, &[clients], prepare, Writer::run)?;
     Ok((tallies.remove(0), usage))
 }

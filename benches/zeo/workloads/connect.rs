@@ -12,7 +12,13 @@ use std::time::{Duration, Instant};
 /// Time limit of a client. A connection request that the server drops costs a second, the next one two more.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut Outcome) -> Result<()> {
+/// Returns the clients that are served.
+pub fn connect(
+    setting: &Setting<'_>,
+    count: usize,
+    at_once: bool,
+    outcome: &mut Outcome,
+) -> Result<Vec<Client>> {
     let memory_kb = || process_kb(setting.server.pid, "VmRSS");
     let before_kb = memory_kb();
     let meter = Meter::start(setting.server.pid);
@@ -29,7 +35,7 @@ pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut
     outcome.set("kb_each", (memory_kb() - before_kb) / clients.len().max(1) as f64);
     usage.report(outcome, clients.len() as u64);
     latencies.report(outcome, "");
-    Ok(())
+    Ok(clients)
 }
 
 fn one_by_one(setting: &Setting<'_>, count: usize) -> (Vec<Client>, Latencies) {

@@ -27,7 +27,8 @@ pub fn fanout(setting: &Setting<'_>, listeners: usize, outcome: &mut Outcome) ->
     writer.commit()?;
     let mut crowd = Crowd { clients: vec![], heard: HashMap::new() };
     for number in 1..=listeners {
-        let client = Client::open(setting.target()).map_err(|e| format!("listener {number}: {e}"))?;
+        let client =
+            Client::open(setting.listeners_target()).map_err(|e| format!("listener {number}: {e}"))?;
         client.stream.set_nonblocking(true).map_err(|e| format!("socket: {e}"))?;
         crowd.clients.push(client);
     }
@@ -51,16 +52,19 @@ fn measure(
     for _ in 0..WARM_UP_COMMITS {
         commit_and_wait(writer, receiver)?;
     }
-    let (mut last, mut replies) = (Latencies::default(), Latencies::default());
-    let meter = Meter::start(setting.server.pid);
+    let (mut last, mut replies, mut after) =
+        (Latencies::default(), Latencies::default(), Latencies::default());
+    let meter = Meter::start_all(&setting.pids());
     for _ in 0..COMMITS {
         let (to_reply, to_last) = commit_and_wait(writer, receiver)?;
         replies.add(to_reply);
         last.add(to_last);
+        after.add(to_last.saturating_sub(to_reply));
     }
     meter.read().report(outcome, (COMMITS * listeners) as u64);
     last.report(outcome, "last_");
     replies.report(outcome, "reply_");
+    after.report(outcome, "after_");
     Ok(())
 }
 

@@ -23,6 +23,15 @@ pub fn run(setting: &Setting<'_>, clients: usize, depth: usize) -> Result<(Tally
     Ok((tallies.remove(0), usage))
 }
 
+/// Loads every object once, so that a server that keeps records has them.
+pub fn touch(setting: &Setting<'_>) -> Result<()> {
+    let mut client = Client::open(setting.target())?;
+    for oid in setting.oids {
+        client.load_serial(oid)?.ok_or("an object has gone")?;
+    }
+    Ok(())
+}
+
 /// A client that keeps `depth` loads of random objects outstanding.
 pub struct Reader<'a> {
     client: Client,

@@ -96,7 +96,7 @@ where
     W: Fn(T, &Clock) -> Result<Tally> + Sync,
 {
     let connected = |group, number| {
-        Client::open(&setting.server.target).and_then(|client| prepare(client, group, number))
+        Client::open(setting.target_of(number)).and_then(|client| prepare(client, group, number))
     };
     run_threads(setting, groups, connected, work)
 }
@@ -130,7 +130,7 @@ where
         }
         everyone_ready.wait();
         std::thread::sleep(WARM_UP);
-        let meter = Meter::start(setting.server.pid);
+        let meter = Meter::start_all(&setting.pids());
         clock.set(Phase::Measure);
         std::thread::sleep(setting.measured);
         clock.set(Phase::Stop);
