@@ -105,7 +105,8 @@ fn packs_refusals_and_commands_have_lines() {
     assert!(packs[0]["packed_to"].as_str() <= packs[0]["time"].as_str(), "{packs:?}");
     assert!(packs[1]["by"].as_str().expect("text").starts_with("user "), "{packs:?}");
     assert!(zeoadmin(&server, &["log-level", "debug"]).status.success());
-    assert!(zeoadmin(&server, &["status"]).status.success());
+    let status = zeoadmin(&server, &["status"]);
+    assert!(status.status.success(), "{status:?}");
     assert!(!zeoadmin(&server, &["kill", "99"]).status.success());
     let commands = wait_for(&server, "admin", 2);
     assert!(commands[0]["request"].as_str().expect("text").contains("log-level"), "{commands:?}");
