@@ -352,6 +352,23 @@ fn a_large_transaction_is_there_as_a_whole_or_not_at_all() {
     assert_eq!(contents(&storage)[1].1.len(), 1000);
 }
 
+/// With the numbers that the database has of its tables before, it would look up each object in all others.
+#[test]
+fn a_transaction_of_very_many_objects_follows_a_small_one() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storage = storage(&server);
+    let mut sql = Sql::connect(&server);
+    let objects: Vec<(u64, &[u8])> = (0..100_000).map(|oid| (oid, b"a short record".as_slice())).collect();
+    let mut copy = storage.bulk().unwrap().begin().unwrap();
+    copy.add(copied(1000, &[(3, b"before")])).unwrap();
+    copy.add(copied(2000, &objects)).unwrap();
+    copy.add(copied(3000, &objects[..20_000])).unwrap();
+    copy.complete().unwrap();
+    check(&mut sql);
+    assert_eq!(sql.number("select count(*) from current_object where tid = 3000"), 20_000);
+    assert_eq!(sql.number("select reltuples::bigint from pg_class where relname = 'object_state'"), 120_001);
+}
+
 /// The server that serves a database shows what is copied into it; a commit beside the copy ends it.
 #[test]
 fn a_database_may_be_served_while_it_is_copied_into() {
