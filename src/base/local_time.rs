@@ -14,12 +14,11 @@ pub struct LocalTime(libc::tm);
 impl LocalTime {
     /// The local time `secs` seconds after 1970-01-01T00:00:00Z.
     pub fn at(secs: i64) -> LocalTime {
-        let time: libc::time_t = secs;
         let mut tm = MaybeUninit::<libc::tm>::zeroed();
         // SAFETY: both pointers are valid for the call. `tm` is plain numbers and a pointer, so all zeros are a value
         // of it should the call fail (a year beyond `int`). `tm_zone` points to the C library's own, lasting table.
         let tm = unsafe {
-            libc::localtime_r(&time, tm.as_mut_ptr());
+            libc::localtime_r(&secs, tm.as_mut_ptr());
             tm.assume_init()
         };
         LocalTime(tm)

@@ -7,9 +7,10 @@
 
 /// Buffers from this size on are returned to the system when they are freed, and an arena returns the free memory at
 /// its end beyond this size. Most commits and loads are smaller; larger ones wait for the network or the disk anyway.
+#[cfg(target_env = "gnu")]
 const LARGE: i32 = 1 << 20;
 
-/// Sets fixed limits, which also turns off the adaptation.
+/// Sets fixed limits, which also turns off the adaptation. The allocator of a static program needs none.
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]
     for what in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {

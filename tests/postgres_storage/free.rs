@@ -120,7 +120,7 @@ fn what_another_server_has_just_committed_is_read() {
     let Some(server) = PostgresServer::start(&[]) else { return };
     let [here, there] = [storage(&server), storage(&server)];
     let mut tid = commit(&here, &[(1, Tid::ZERO, b"0"), (2, Tid::ZERO, b"0")]).unwrap();
-    for n in 1..20 {
+    for n in 1..100 {
         let data = n.to_string().into_bytes();
         let (writer, reader) = if n % 2 == 0 { (&here, &there) } else { (&there, &here) };
         writer.catch_up().unwrap();

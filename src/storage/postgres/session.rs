@@ -78,6 +78,9 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         ("idle_in_transaction_session_timeout", "60000"),
         ("statement_timeout", "0"),
         ("lock_timeout", "1000"),
+        // The questions are short, but many cost much by the planner's count (a switched-off kind of plan most of all).
+        // Compiling one would take a second, in each session.
+        ("jit", "off"),
     ];
     let plans = if let Purpose::Write { .. } = purpose { WRITER_PLANS } else { &[] };
     let settings = settings.iter().chain(plans);
