@@ -12,9 +12,10 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Arc, AtomicU64, Ordering};
 use crate::postgres::{Row, Rows, Statement};
-use crate::storage::{DataRecord, Loaded, PublisherSlot, Result, StorageError};
+use crate::storage::{Conflict, DataRecord, Loaded, PublisherSlot, Result, StorageError};
 
-/// How often a read that finds a state of after the last published transaction waits for the publication.
+/// How often a read that finds a state of after the last published transaction waits for the publication, before its
+/// client has to try again.
 const AHEAD_MAX: usize = 20;
 
 /// One database.
@@ -147,8 +148,10 @@ impl DatabaseState {
             }
             return Ok(Some(Loaded { start, serial, end }));
         }
-        // It changes all the time. The client tries again.
-        Ok(None)
+        // It changes all the time.
+        let committed = self.last();
+        let conflict = Conflict { oid, committed, read: Tid::ZERO, data: Vec::new() };
+        Err(StorageError::ReadConflict(Box::new(conflict)))
     }
 
     /// A revision that was current before `before`, from memory.

@@ -43,8 +43,8 @@ zeo:///PATH), or with -C names of storages.
       --help            print this
 
 TO may be a file, with or without compression, a database, or another server
-(without blobs). If it has a transaction that FROM does not have, or another one of the
-same tid, nothing is copied, except for what packs have taken out.
+(without blobs). If it has a transaction that FROM does not have, or another one
+of the same tid, nothing is copied, except for what packs have taken out.
 Exit status: 0 done; 1 failed, and what was copied is there; 2 the command line
 is wrong; 4 done, but for blobs whose file FROM does not have.
 ";
