@@ -52,12 +52,14 @@ static IDENTITY: Statement = Statement {
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The session that commits finds everything by keys, in few rows. So its statements are planned once, for indexes:
-/// statistics, which are old after many commits, do not matter, and no commit waits for the planner.
+/// statistics, which are old after many commits, do not matter, and no commit waits for the planner. Nor for processes
+/// that would help: for "all later transactions" the planner expects a third of the table, and starts some.
 const WRITER_PLANS: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    ("max_parallel_workers_per_gather", "0"),
 ];
 
 /// Opens a session. Each end notices within half a minute that the other one has gone without a word: no locks are left

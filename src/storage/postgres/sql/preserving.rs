@@ -9,6 +9,9 @@ const TWO: &[Type] = &[Type::Int8, Type::Int8];
 const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
 
 /// See [`Statements`].
+///
+/// One revision is looked for by `tid between …`, for which the index of objects is used. For `tid = …` it might be that
+/// of transactions, after small transactions have made the statistics; a large one has thousands of rows there.
 pub static STATEMENTS: Statements = Statements {
     tables: &schema::PRESERVING,
     create_tables: schema::CREATE_PRESERVING,
@@ -31,7 +34,10 @@ pub static STATEMENTS: Statements = Statements {
         types: TWO,
     },
     first: Statement { sql: "select min(tid) from object_state where zoid = $1", types: ONE },
-    load_serial: Statement { sql: "select state from object_state where zoid = $1 and tid = $2", types: TWO },
+    load_serial: Statement {
+        sql: "select state from object_state where zoid = $1 and tid between $2 and $2",
+        types: TWO,
+    },
     history: Statement {
         sql: "select s.tid, t.username, t.description, t.extension, s.state_size \
               from object_state s join transaction t on t.tid = s.tid \
@@ -78,7 +84,7 @@ pub static STATEMENTS: Statements = Statements {
     }),
     serials: Statement {
         sql: "select c.zoid, c.tid, s.state is null from current_object c \
-              join object_state s on s.zoid = c.zoid and s.tid = c.tid where c.zoid = any($1)",
+              join object_state s on s.zoid = c.zoid and s.tid between c.tid and c.tid where c.zoid = any($1)",
         types: &[Type::Int8Array],
     },
     blob: Statement {
