@@ -150,6 +150,7 @@ impl SequencerThread {
         expected.gives_back = self.give_back(&mut batch);
         self.fail_unlocked();
         let group = self.next_group()?;
+        expected.notes = self.note_last(&mut batch);
         if let Some(group) = group {
             expected.last = match self.call(&group, &mut batch) {
                 Ok(()) => Last::Commit(group, Stopwatch::start()),
@@ -158,7 +159,7 @@ impl SequencerThread {
         } else if self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
             let last = self.shared.last().0 as i64;
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last)]);
-            let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[]));
+            let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[Value::Int8(last)]));
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
         }

@@ -10,8 +10,8 @@ const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
 
 /// See [`Statements`].
 ///
-/// One revision is looked for by `tid between …`, for which the index of objects is used. For `tid = …` it might be that
-/// of transactions, after small transactions have made the statistics; a large one has thousands of rows there.
+/// One revision is looked for by `tid between …`, for which the index of objects is used. For `tid = …` it might be
+/// that of transactions, after small transactions have made the statistics; a large one has thousands of rows there.
 pub static STATEMENTS: Statements = Statements {
     tables: &schema::PRESERVING,
     create_tables: schema::CREATE_PRESERVING,
