@@ -106,7 +106,7 @@ fn run(setup: &Setup, cache: &Path, sizes: [u64; 2], time: Duration) -> u64 {
         for (name, output) in outputs {
             let said = String::from_utf8_lossy(&output.stderr);
             // Python 2 may complain about a thread that it has ended.
-            assert!(output.status.success(), "{name}: {said}");
+            assert!(output.status.success(), "{name}: {}: {said}", output.status);
         }
     });
     for middle in middles {

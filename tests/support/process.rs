@@ -107,6 +107,12 @@ impl Server {
         let child = spawn(command(directory.path(), memory_max))?;
         let mut server = Self { address, child, directory, memory_max };
         server.wait_listening();
+        // Its other addresses are bound after the first one.
+        let further = zeo.lines().filter(|line| line.trim_start().starts_with("address ")).count();
+        let others = further + storage.matches("<listen").count();
+        if others > 0 {
+            server.wait_for_log_count(") listening on ", 1 + others);
+        }
         Some(server)
     }
 
