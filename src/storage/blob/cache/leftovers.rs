@@ -54,10 +54,10 @@ pub(super) fn is_leftover(name: &OsStr, stat: &Stat) -> bool {
     age_of_leftover(name).is_some_and(|age_min| age >= age_min)
 }
 
-/// Removes files from one directory, unless a process has locked it.
-pub(super) fn remove(locks: &Arc<DirLocks>, number: u64, names: &[OsString]) {
+/// Removes files from one directory, unless a process has locked it: then `false`.
+pub(super) fn remove(locks: &Arc<DirLocks>, number: u64, names: &[OsString]) -> bool {
     let removed = locks.try_exclusive(number).and_then(|lock| {
-        let Some(_lock) = lock else { return Ok(()) };
+        let Some(_lock) = lock else { return Ok(false) };
         let dir = locks.base().dir(number.to_string().as_ref())?;
         for name in names {
             match dir.remove(name) {
@@ -67,10 +67,11 @@ pub(super) fn remove(locks: &Arc<DirLocks>, number: u64, names: &[OsString]) {
             }
             log::info!(target: LOG, "removed {}, which was left over", dir.path().join(name).display());
         }
-        Ok(())
+        Ok(true)
     });
-    if let Err(error) = removed {
+    removed.unwrap_or_else(|error| {
         let dir = locks.base().path().join(number.to_string());
         log::warn!(target: LOG, "files that are left over in {} cannot be removed: {error}", dir.display());
-    }
+        true
+    })
 }

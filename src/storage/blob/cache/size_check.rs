@@ -233,11 +233,13 @@ impl Checker {
 
     /// Calls `each` with the blobs of the cache, and removes files that were left over.
     fn walk(&self, each: &mut dyn FnMut(SeenBlob)) {
+        let mut locked = Vec::new();
         for number in 0..CACHE_DIRS {
             if self.must_stop() {
                 return;
             }
             match self.walk_dir(number, each) {
+                Ok(left_over) if !left_over.is_empty() => locked.push((number, left_over)),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let dir = self.locks.base().path().join(number.to_string());
                     log::warn!(target: LOG, "cannot list {}: {error}", dir.display());
@@ -245,9 +247,14 @@ impl Checker {
                 _ => {}
             }
         }
+        // After a restart clients ask at once for the blob whose download was killed. By now most of these are there.
+        for (number, left_over) in locked {
+            leftovers::remove(&self.locks, number, &left_over);
+        }
     }
 
-    fn walk_dir(&self, number: u64, each: &mut dyn FnMut(SeenBlob)) -> io::Result<()> {
+    /// Returns what is left over in the directory, if it is locked.
+    fn walk_dir(&self, number: u64, each: &mut dyn FnMut(SeenBlob)) -> io::Result<Vec<OsString>> {
         let dir = self.locks.base().dir(number.to_string().as_ref())?;
         let mut left_over = Vec::new();
         for name in dir.list()? {
@@ -261,10 +268,10 @@ impl Checker {
                 left_over.push(name);
             }
         }
-        if !left_over.is_empty() {
-            leftovers::remove(&self.locks, number, &left_over);
+        if left_over.is_empty() || leftovers::remove(&self.locks, number, &left_over) {
+            left_over.clear();
         }
-        Ok(())
+        Ok(left_over)
     }
 }
 
