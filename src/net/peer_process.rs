@@ -3,8 +3,8 @@
 //! The kernel is asked here, because `rustix` takes the number of the process for one that is never 0. It is 0 for a
 //! process that is not visible in this one's PID namespace, such as `zeoadmin` outside of the server's container.
 //!
-//! In a user namespace the kernel shows each user that the namespace does not know under one number, that of `nobody`.
-//! Here that number belongs to no user: a server that runs as `nobody` must not take a stranger for itself.
+//! In a user namespace the kernel shows one number, the one of `nobody`, for all users that the namespace does not
+//! know. Here it is taken for no user. Otherwise a server that runs as `nobody` would obey all of them.
 #![allow(unsafe_code)]
 
 use std::fs;

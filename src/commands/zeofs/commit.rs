@@ -20,7 +20,7 @@ impl Committer {
         Committer { storage }
     }
 
-    /// Commits a transaction, durably, and returns its tid.
+    /// Commits a transaction, and returns its tid.
     pub(super) fn commit(&self, staged: Staged) -> Result<Tid, StorageError> {
         let voted =
             self.storage.vote(staged, TidAt::Vote).map_err(|error: NotVoted| StorageError::from(error))?;

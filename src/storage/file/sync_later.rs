@@ -15,7 +15,7 @@ use crate::storage::{Result, StorageError};
 const LEN_MAX: u64 = 32 << 20;
 
 impl Core {
-    /// Whether a group need not be synced with which so many bytes are not durable.
+    /// Whether a group may be synced later. `len`: the bytes that would then not be durable.
     pub fn may_sync_later(&self, len: u64) -> bool {
         len < LEN_MAX && self.sync_later.load(Ordering::Relaxed)
     }

@@ -8,8 +8,8 @@
 //!
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
-//! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory, and
-//!   `former` that of what a database without history has no more.
+//! - `readers` are the sessions for reading, which all clients of the server share. `records` keeps current records in
+//!   memory, and `former` those that a database without history has lost.
 //! - `snapshot` is what lists of transactions are read from.
 //! - `blobs` has the blobs, in the database or in a directory.
 //! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack`, `copy` implement the traits.

@@ -64,7 +64,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let from = End::source(&names, from, dir("blob-dir"))?;
     let to = End::target(&names, to, dir("to-blob-dir"))?;
     let result = copy(&from, &to);
-    // What was copied is there, also after an error; a close that fails costs the next start some time.
+    // Also after an error: what was copied stays, and the close makes it durable.
     let closed = to.close().and(from.close());
     let (before, copied) = result?;
     closed?;

@@ -47,9 +47,9 @@ pub(super) struct Transfer<'a> {
 
 /// Where transactions go.
 enum Sink<'a> {
-    /// They are durable some time after they were added.
+    /// Many at once.
     Bulk(Box<dyn BulkWriter + 'a>),
-    /// One after the other. In a file they are durable some time later, too.
+    /// One after the other.
     Single(Committer),
 }
 
@@ -92,7 +92,7 @@ impl<'a> Transfer<'a> {
         Ok(true)
     }
 
-    /// Everything that was copied is durable after this.
+    /// Everything that was copied is published after this. In a file it is durable when the storage is closed.
     pub(super) fn complete(self) -> Result<Copied, Trouble> {
         if let Sink::Bulk(bulk) = self.sink {
             bulk.complete()?;

@@ -3,9 +3,9 @@
 //! What a copy brings goes through two threads: the caller's makes rows of it ([`segment`]), and one with a session of
 //! its own sends them ([`session`]). Rows go in segments of a few megabytes, so memory is bounded also for a large
 //! transaction. A database transaction is a batch: it has one segment, or as many as a large transaction needs, and
-//! ends where a transaction ends. It holds the locks of RelStorage's commits and copies, so the order of tids remains
-//! that of commits. Batches are committed in order: after a failure the database has all transactions up to some of
-//! them.
+//! ends where a transaction ends. It holds the locks of RelStorage's commits and copies, so transactions are still
+//! committed in the order of their tids. Batches are committed in order, too: after a failure the database has the
+//! first transactions of the copy, without a gap.
 //!
 //! `current_object` is right in each batch, so the database can be served while the copy goes on, and after it was
 //! interrupted. The sequencer finds and publishes what is committed, like the transactions of other servers.
@@ -28,7 +28,7 @@ use crate::storage::{Bulk, BulkWriter, Result, Staged, StorageError};
 /// Segments that wait to be sent.
 const AHEAD: usize = 1;
 
-/// What the thread that sends is told.
+/// What comes to the thread that sends.
 enum Message {
     Segment(Box<Segment>),
     /// Everything was sent.

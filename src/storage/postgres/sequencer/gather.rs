@@ -28,7 +28,7 @@ impl Gathering {
         Gathering { voted: Vec::new(), patience: PATIENCE_MAX, bound: Duration::ZERO }
     }
 
-    /// A transaction has its locks, and its client is told.
+    /// A vote is answered: its transaction has its locks.
     pub fn voted(&mut self, id: u64) {
         self.voted.push((id, Stopwatch::start()));
     }

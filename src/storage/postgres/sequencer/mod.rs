@@ -7,8 +7,9 @@
 //! - *locks* of a vote: advisory locks on the objects, which clients of RelStorage and other servers take too, tried
 //!   without waiting, and the serials of the objects behind them. The locks belong to the session and last until the
 //!   transaction is published or aborted.
-//! - *finishes*: all that wait become one group, and those that follow on a vote of a moment ago ([`gather`]). One call
-//!   of `runzeo_commit_1` commits in one database transaction, each with a tid of its own ([`group`]).
+//! - *finishes*: all that wait become one group; it waits a little for those of transactions that have just been voted
+//!   for ([`gather`]). One call of `runzeo_commit_1` (without history `runzeo_commit_free_1`) commits them in one
+//!   database transaction, each with a tid of its own ([`group`]).
 //! - *catching up*: transactions of others are looked for when a client asks for the newest state, when another server
 //!   has notified, and every 100 ms.
 //!

@@ -2,9 +2,9 @@
 //!
 //! Foreign keys cost more than everything else: the database would look up three rows for each record. A copy brings
 //! rows that refer to each other as they must, so the constraints are taken away for a batch and are back, as
-//! `not valid`, before it is committed: nobody ever sees tables without them. When the copy is complete they are
-//! validated, which reads the tables once. A large transaction keeps them: its batch takes long, and for as long nobody
-//! could read.
+//! `not valid`, before it is committed: no client ever sees tables without them. When the copy is complete they are
+//! validated, which reads the tables once. A large transaction keeps them: clients could not read until its batch is
+//! committed.
 
 use crate::postgres::{Statement, Type};
 
@@ -22,7 +22,7 @@ pub const SETTINGS_AT_END: &str = "reset enable_seqscan; reset enable_hashjoin; 
 
 /// Begins a batch. Ordinary commits hold the second lock, RelStorage's copies the first.
 pub const BEGIN: &str = "begin; select 1 from commit_row_lock for update; select pg_advisory_xact_lock(-1)";
-/// The tables whose foreign keys are taken away, for nobody else. A longer wait would hold up those who read.
+/// Locks the tables whose foreign keys are taken away. If it waited longer, all readers would wait behind it.
 pub const LOCK_TABLES: &str = "savepoint tables; set local lock_timeout = '2s'; \
     lock table transaction, object_state, current_object in access exclusive mode; set local lock_timeout = '60s'";
 /// They are in use, or belong to another role.

@@ -17,7 +17,7 @@
 //!   commit; what a search has found is noted before the next search.
 //!
 //! `runzeo_newest_1() -> tid`: the newest transaction, also if nothing is left of it; 0 if all objects are gone,
-//! because somebody has cleared the database.
+//! because the database was cleared.
 //!
 //! `runzeo_commit_free_1` has the parameters and the rows of `runzeo_commit_1` ([`functions`](super::functions)). A
 //! record without a state removes its object.
@@ -39,7 +39,7 @@ pub static STATEMENTS: Statements = Statements {
     },
     last: Statement { sql: "select runzeo_newest_1()", types: ONE },
     is_there: Statement { sql: "select runzeo_newest_1() >= $1", types: ONE },
-    // Nobody waits until it is on the disk.
+    // It need not wait for the disk.
     note_last: Some(Statement {
         sql: "update runzeo_last set tid = $1, \
               has_objects = set_config('synchronous_commit', 'off', true) is not null where tid < $1",

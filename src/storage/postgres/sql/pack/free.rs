@@ -21,7 +21,7 @@ pub static STATEMENTS: PackStatements = PackStatements {
               to_regclass('runzeo_pack') is not null",
         types: &[],
     },
-    // Garbage tells nobody since when it is garbage.
+    // It is not written anywhere since when garbage is garbage.
     to_pack: &Statement {
         sql: "select coalesce((select max(tid) from object_state where tid <= $1), 0), true",
         types: ONE,
