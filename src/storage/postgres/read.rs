@@ -7,7 +7,7 @@ use super::PostgresStorage;
 use super::ahead::{Ahead, AheadRecords};
 use super::shared::{append, data_record, number, oid, tid};
 use super::snapshot::ListSource;
-use super::sql::{PAGE, RECORDS_PAGE};
+use super::sql::{PAGE, RECORDS, RECORDS_AHEAD, RECORDS_PAGE};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::postgres::Row;
@@ -199,12 +199,10 @@ impl TransactionIterator for Transactions {
         let Some(tid) = self.current else {
             return Err(StorageError::Transaction("no transaction has been read yet".into()));
         };
-        if let Some(statement) = &self.source.sql().records_ahead {
-            let limits = [tid.0 as i64, self.stop.0.min(Tid::MAX.0) as i64];
-            let read = || self.source.ask(statement, &limits);
-            if let Some(part) = self.ahead.borrow_mut().records(tid, self.stop, read)? {
-                return Ok(Box::new(part));
-            }
+        let limits = [tid.0 as i64, self.stop.0.min(Tid::MAX.0) as i64];
+        let read = || self.source.ask(&RECORDS_AHEAD, &limits);
+        if let Some(part) = self.ahead.borrow_mut().records(tid, self.stop, read)? {
+            return Ok(Box::new(part));
         }
         let source = self.source.clone();
         Ok(Box::new(TransactionRecords { source, tid, page: Vec::new().into_iter(), next: Some(0) }))
@@ -223,7 +221,7 @@ struct TransactionRecords {
 impl RecordIterator for TransactionRecords {
     fn next_record(&mut self) -> Result<Option<DataRecord>> {
         if let (true, Some(next)) = (self.page.as_slice().is_empty(), self.next) {
-            let rows = self.source.ask(&self.source.sql().records, &[self.tid.0 as i64, next])?;
+            let rows = self.source.ask(&RECORDS, &[self.tid.0 as i64, next])?;
             let mut page = Vec::with_capacity(rows.len());
             for row in rows.iter() {
                 let record = data_record(&row, 0, self.tid)?;

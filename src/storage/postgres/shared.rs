@@ -7,7 +7,7 @@ use super::readers::Readers;
 use super::records::{Lookup, RecordCache};
 use super::sequencer::Sequencer;
 use super::session::malformed;
-use super::sql::Statements;
+use super::sql::{self, Statements};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Arc, AtomicU64, Ordering};
@@ -211,7 +211,7 @@ impl DatabaseState {
     /// The large objects of a blob, by the number of its object: one, unless RelStorage before 3.5 has written it; none
     /// if the database has no such blob.
     pub fn chunks(&self, number: i64, serial: Tid) -> Result<Vec<u32>> {
-        let rows = self.ask(&self.sql.blob, &[number, serial.0 as i64])?;
+        let rows = self.ask(&sql::BLOB, &[number, serial.0 as i64])?;
         let chunk = |row: Row<'_>| row.oid(0)?.ok_or_else(|| malformed("a large object"));
         rows.iter().map(chunk).collect()
     }

@@ -91,26 +91,10 @@ const BARE: Statements = Statements {
               where tid >= $1 and tid <= $2 order by tid limit 100",
         types: TWO,
     },
-    records: Statement {
-        sql: "select zoid, state from object_state where tid = $1 and zoid >= $2 order by zoid limit 32",
-        types: TWO,
-    },
-    // A sort by objects would read everything up to `last`.
-    records_ahead: Some(Statement {
-        sql: "select tid, zoid, state from (select tid, zoid, state, \
-              sum(state_size) over (order by tid rows unbounded preceding) - state_size as before from \
-              (select tid, zoid, state, state_size from object_state where tid >= $1 and tid <= $2 \
-              order by tid limit 4000) p) t where before < 4194304",
-        types: TWO,
-    }),
     undo: None,
     serials: Statement {
         sql: "select zoid, tid, state is null from object_state where zoid = any($1)",
         types: &[Type::Int8Array],
-    },
-    blob: Statement {
-        sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num",
-        types: TWO,
     },
     later: Statement {
         sql: "select n.tid, s.zoid from (select max(tid) as tid from object_state) n \

@@ -53,9 +53,9 @@ pub const COMMIT_TYPES: &[Type] = &[
 /// The SQLSTATE of a group that was committed before.
 pub const COMMITTED_BEFORE: &str = "ZE001";
 
-/// Makes what both kinds of databases have, unless it is there: `runzeo_now_1`; `runzeo_writers`, the last group of each
-/// server; `runzeo_uploads`, the large objects whose transactions are not committed; and an index for the trigger of
-/// RelStorage that looks for the rows of a large object.
+/// Makes what both kinds of databases have, unless it is there: `runzeo_now_1`; `runzeo_writers`, the last group of
+/// each server; `runzeo_uploads`, the large objects whose transactions are not committed; and an index for the trigger
+/// of RelStorage that looks for the rows of a large object.
 pub const CREATE: &str = r"
 create table if not exists runzeo_writers (
     server text primary key,

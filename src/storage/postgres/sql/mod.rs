@@ -14,9 +14,9 @@ pub mod pack;
 pub mod preserving;
 pub mod schema;
 
-use crate::postgres::Statement;
+use crate::postgres::{Statement, Type};
 
-/// What the storage asks of a database. The comments say `(parameters) -> columns`.
+/// What the storage asks of a database in the words of its kind. The comments say `(parameters) -> columns`.
 pub struct Statements {
     /// The database's tables.
     pub tables: &'static [&'static str],
@@ -47,17 +47,10 @@ pub struct Statements {
     pub newest: Statement,
     /// `(first, last) -> tid, is packed, user, description, extension`: the next [`PAGE`] transactions.
     pub transactions: Statement,
-    /// `(tid, oid) -> oid, state`: the next records of a transaction from `oid` on.
-    pub records: Statement,
-    /// `(first, last) -> tid, oid, state`: the records of the next transactions, as many as [`AHEAD_LEN`] says, in the
-    /// order of tids only. `None`: records are read for one transaction at a time.
-    pub records_ahead: Option<Statement>,
     /// `None`: nothing can be undone.
     pub undo: Option<UndoStatements>,
     /// `(oids) -> oid, tid, is deleted`: the current revisions, whether published or not.
     pub serials: Statement,
-    /// `(oid, tid) -> large object`: those of a blob, in their order.
-    pub blob: Statement,
     /// `(last) -> tid, oid`: what was committed after `last`.
     pub later: Statement,
     /// `(known) -> tid`: the newest transaction; 0 if there is none. Where it may be forgotten and nothing says what it
@@ -88,6 +81,26 @@ pub struct UndoStatements {
     /// `(tid) -> oid`: the objects of a transaction.
     pub changed: Statement,
 }
+
+/// `(tid, oid) -> oid, state`: the next records of a transaction from `oid` on, [`RECORDS_PAGE`] at most.
+pub static RECORDS: Statement = Statement {
+    sql: "select zoid, state from object_state where tid = $1 and zoid >= $2 order by zoid limit 32",
+    types: &[Type::Int8, Type::Int8],
+};
+/// `(first, last) -> tid, oid, state`: the records of the next transactions, as many as [`AHEAD_LEN`] says, in the
+/// order of tids only: a sort by objects would read everything up to `last`.
+pub static RECORDS_AHEAD: Statement = Statement {
+    sql: "select tid, zoid, state from (select tid, zoid, state, \
+          sum(state_size) over (order by tid rows unbounded preceding) - state_size as before from \
+          (select tid, zoid, state, state_size from object_state where tid >= $1 and tid <= $2 \
+          order by tid limit 4000) p) t where before < 4194304",
+    types: &[Type::Int8, Type::Int8],
+};
+/// `(oid, tid) -> large object`: those of a blob, in their order.
+pub static BLOB: Statement = Statement {
+    sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num",
+    types: &[Type::Int8, Type::Int8],
+};
 
 /// Rows of one page of a list.
 pub const PAGE: usize = 100;

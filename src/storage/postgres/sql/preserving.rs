@@ -59,18 +59,6 @@ pub static STATEMENTS: Statements = Statements {
               where tid >= $1 and tid <= $2 and tid > 0 order by tid limit 100",
         types: TWO,
     },
-    records: Statement {
-        sql: "select zoid, state from object_state where tid = $1 and zoid >= $2 order by zoid limit 32",
-        types: TWO,
-    },
-    // A sort by objects would read everything up to `last`.
-    records_ahead: Some(Statement {
-        sql: "select tid, zoid, state from (select tid, zoid, state, \
-              sum(state_size) over (order by tid rows unbounded preceding) - state_size as before from \
-              (select tid, zoid, state, state_size from object_state where tid >= $1 and tid <= $2 \
-              order by tid limit 4000) p) t where before < 4194304",
-        types: TWO,
-    }),
     undo: Some(UndoStatements {
         list: Statement {
             sql: "select t.tid, t.username, t.description, t.extension, \
@@ -86,10 +74,6 @@ pub static STATEMENTS: Statements = Statements {
         sql: "select c.zoid, c.tid, s.state is null from current_object c \
               join object_state s on s.zoid = c.zoid and s.tid between c.tid and c.tid where c.zoid = any($1)",
         types: &[Type::Int8Array],
-    },
-    blob: Statement {
-        sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num",
-        types: TWO,
     },
     later: Statement {
         sql: "select t.tid, s.zoid from transaction t left join object_state s on s.tid = t.tid \
