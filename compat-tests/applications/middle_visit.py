@@ -22,6 +22,9 @@ KNOWN = {500}
 # Below this a site on a middle sees nothing of what happens behind it: a request that needs the root waits for it.
 # (`wait-timeout` is 30 s.)
 UNSEEN = 20
+# Why a middle ends the connection of a client that has voted.
+VOTED_AND_LOST = ("the outcome of its transaction is unknown",
+                  "another transaction was committed while its own was voted for")
 
 
 class MiddleSite:
@@ -92,7 +95,7 @@ class MiddleSite:
     def during(self, event, unseen_by=()):
         """Users work while something happens. Afterwards everything works again, by itself. `unseen_by`: the processes
         whose users see no error, if it does not take long."""
-        unknown_outcomes = self.unknown_outcomes()
+        voted_and_lost = self.voted_and_lost()
         users = [User(self, zope, name) for zope in (self.a, self.b) for name in REQUESTS]
         try:
             started = time.time()
@@ -106,14 +109,16 @@ class MiddleSite:
         for user in users:
             check(not user.wrong, user.wrong)
             check(KNOWN.issuperset(user.errors), "errors that Python's site does not show:", user)
-            if user.zope in unseen_by and took < UNSEEN and self.unknown_outcomes() == unknown_outcomes:
+            if user.zope in unseen_by and took < UNSEEN and self.voted_and_lost() == voted_and_lost:
                 check(not user.errors, "errors of what is not to be seen:", user)
         if self.shows_users:
             print("\n".join(f"        {user}" for user in users), flush=True)
 
-    def unknown_outcomes(self):
-        """How often the middle had to end a client's connection, because the root went while it finished a transaction."""
-        return self.middle.log_text().count("the outcome of its transaction is unknown") if self.middle else 0
+    def voted_and_lost(self):
+        """How often the middle had to end a client's connection, because the root went between the vote and the answer to
+        the finish of its transaction."""
+        log = self.middle.log_text() if self.middle else ""
+        return sum(log.count(reason) for reason in VOTED_AND_LOST)
 
     def behind_the_middle(self):
         return [self.a] if self.middle else []

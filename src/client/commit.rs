@@ -1,34 +1,31 @@
-//! Transactions: stores that were staged here are sent to the server, voted and finished there.
+//! Transactions: stores that were staged here are sent to the server and voted for there.
 //!
 //! A server has one open transaction for each link. A transaction takes a link from its first store that is sent until
 //! its finish is answered: see [`lanes`](super::lanes). The stores of a transaction leave at once, after all were
 //! staged: a slow caller does not keep others waiting.
 //!
-//! A transaction belongs to the link on which it was begun, and fails with it. If the link ends while the finish is
-//! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]). Its place in the order comes
+//! A transaction belongs to the link on which it was begun. If that ends before the vote is answered, the transaction
+//! is sent again on the next link; if it ends afterwards, the transaction fails with it. Its place in the order comes
 //! from the main link: see [`awaited`](super::awaited).
 //!
-//! [`commit_undo`](super::commit_undo) begins a transaction before its vote.
+//! [`commit_undo`](super::commit_undo) begins a transaction before its vote, [`commit_finish`](super::commit_finish)
+//! ends it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::mem;
 
-use super::ask::{AskError, ask, understood};
-use super::awaited::{FinishId, OwnFinish};
+use super::ask::{AskError, ask};
 use super::commit_blobs::CommitBlobs;
 use super::lanes::{HeldLane, LaneKind, Take};
-use super::link::{Link, LinkError};
-use super::recent::Change;
+use super::link::Link;
 use super::upstream::{LOG, Upstream};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::conflict::{Conflict, ThreeStates};
-use crate::exceptions::meaning::to_storage_error;
 use crate::storage::{
-    Merging, NotVoted, Op, OpKind, Result, Staged, StorageError, Ticket, TidAt, Undone, VoteResult, Voted,
+    Merging, NotVoted, Op, OpKind, Result, Staged, StorageError, TidAt, Undone, VoteResult, Voted,
 };
-use crate::wire::answers::{Answer, Serialno};
+use crate::wire::answers::Serialno;
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
 use crate::wire::protocol::{Generation, UndoCall};
@@ -39,14 +36,18 @@ use crate::wire::value::extension_dict;
 /// Rounds of votes in one transaction: each may find conflicts that have come since the last. As in Python's client.
 const ROUNDS_MAX: usize = 10;
 
+/// How often a transaction is sent again because its link has ended before the vote was answered. A server may end a
+/// connection because of the transaction itself, so there is a bound.
+const LOST_MAX: usize = 2;
+
 /// A transaction on the server, which has it aborted unless it is finished.
 pub(super) struct Begun {
     pub txn: i64,
-    is_open: bool,
+    pub is_open: bool,
     /// Whether the server is Python's.
-    is_of_python: bool,
+    pub is_of_python: bool,
     /// The link. Given back after the abort was sent.
-    taken: HeldLane,
+    pub taken: HeldLane,
 }
 
 impl Begun {
@@ -81,12 +82,12 @@ pub(super) struct BegunEarly {
 
 /// A transaction that the server has voted for.
 pub struct ServerVoted {
-    begun: Begun,
-    staged: Staged,
+    pub(super) begun: Begun,
+    pub(super) staged: Staged,
     tid: Option<Tid>,
     /// See [`Voted::resolved`]. Ascending.
-    resolved: Vec<Oid>,
-    undone: Vec<Undone>,
+    pub(super) resolved: Vec<Oid>,
+    pub(super) undone: Vec<Undone>,
 }
 
 impl Voted for ServerVoted {
@@ -114,6 +115,13 @@ struct ServerChanges {
     undone: Vec<Oid>,
 }
 
+/// What a server has said to a vote.
+enum Round {
+    Voted(ServerChanges),
+    /// The client is to merge these.
+    Unmerged(Vec<Conflict>),
+}
+
 impl Upstream {
     /// Sends a transaction and has the server vote. The result is a [`ServerVoted`].
     ///
@@ -121,54 +129,103 @@ impl Upstream {
     /// protocol, it assigns the tid at finish, and all stored objects are reported as merged: a client that needs the
     /// tid at vote then loads them again, with their tid. When this returns, all transactions before this one have been
     /// published, and no other will be until the finish.
+    ///
+    /// If the link ends before the vote is answered, the server aborts the transaction, and all of it is sent once more
+    /// on the next link, except with undos that were answered, and with blobs that the server may have taken over.
     pub fn vote(self: &Arc<Self>, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         if staged.merging() == Merging::AtOnce {
             return Err(NotVoted::Postponed(Box::new(staged)));
         }
-        let early = staged.begun.take().and_then(|begun| begun.downcast::<BegunEarly>().ok());
-        let mut outcome = ServerChanges::default();
-        let is_early = early.is_some();
-        let begun = match early {
-            Some(early) => {
-                (outcome.tid, outcome.undone) = (early.tid, early.undone);
-                early.begun
-            }
-            None => self.begin(&staged, lane_kind(tid_at))?,
-        };
-        self.check_that_it_can(&begun, &staged)?;
+        let mut early = staged.begun.take().and_then(|begun| begun.downcast::<BegunEarly>().ok());
         let blobs = CommitBlobs::of(&mut staged, self.blobs.as_ref())?;
-        self.send_operations(&begun, &staged, &blobs, is_early, &mut outcome)?;
+        let mut lost = 0;
+        loop {
+            let (begun, round) = match early.take() {
+                Some(early) => {
+                    let BegunEarly { begun, tid, undone } = *early;
+                    let changes = ServerChanges { tid, undone, ..ServerChanges::default() };
+                    let round = self.vote_on(&begun, &staged, &blobs, Some(changes), tid_at);
+                    // The caller knows what the undos have answered, which holds for this link only.
+                    lost = LOST_MAX;
+                    (begun, round)
+                }
+                None => {
+                    let begun = self.take_link(&staged, lane_kind(tid_at))?;
+                    let sent = self.send_begin(&begun, &staged);
+                    let round = sent.and_then(|()| self.vote_on(&begun, &staged, &blobs, None, tid_at));
+                    (begun, round)
+                }
+            };
+            match round {
+                Ok(Round::Voted(ServerChanges { tid, resolved, undone })) => {
+                    let resolved = resolved.into_iter().collect();
+                    let undone = undone.into_iter().map(|oid| Undone { oid, restored: None }).collect();
+                    return Ok(Box::new(ServerVoted { begun, staged, tid, resolved, undone }));
+                }
+                Ok(Round::Unmerged(conflicts)) => {
+                    return Err(NotVoted::Unmerged { conflicts, staged: Box::new(staged) });
+                }
+                Err(StorageError::Disconnected(why))
+                    if lost < LOST_MAX && begun.link().has_ended() && blobs.can_be_sent_again() =>
+                {
+                    lost += 1;
+                    log::info!(target: LOG, "{}: a vote goes to the server once more: {why}", self.name());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends the operations of a transaction that has begun on a link, and has the server vote. `undone`: what the
+    /// undos, which were sent before, have changed.
+    fn vote_on(
+        self: &Arc<Self>,
+        begun: &Begun,
+        staged: &Staged,
+        blobs: &CommitBlobs,
+        undone: Option<ServerChanges>,
+        tid_at: TidAt,
+    ) -> Result<Round> {
+        let is_undone = undone.is_some();
+        let mut changes = undone.unwrap_or_default();
+        self.check_that_it_can(begun, staged)?;
+        self.send_operations(begun, staged, blobs, is_undone, &mut changes)?;
         let mut rounds = 0;
         loop {
-            let conflicts = self.vote_once(&begun, &staged, &mut outcome)?;
+            let conflicts = self.vote_once(begun, staged, &mut changes)?;
             if conflicts.is_empty() {
                 break;
             }
             rounds += 1;
             if staged.merging() == Merging::ByClient {
-                return Err(NotVoted::Unmerged { conflicts, staged: Box::new(staged) });
+                return Ok(Round::Unmerged(conflicts));
             }
             for conflict in conflicts {
                 if rounds == ROUNDS_MAX || !blobs.can_be_sent_again() {
                     return Err(conflict.into());
                 }
-                self.merge(&begun, &mut staged, conflict, &mut outcome)?;
+                self.merge(begun, staged, conflict, &mut changes)?;
             }
-            blobs.send_again(begun.link(), &staged, begun.txn)?;
+            blobs.send_again(begun.link(), staged, begun.txn)?;
         }
-        self.check_reads(&begun, &staged)?;
-        let undone = outcome.undone.into_iter().map(|oid| Undone { oid, restored: None }).collect();
+        self.check_reads(begun, staged)?;
         if tid_at == TidAt::Vote && (!begun.taken.is_main() || begun.link().wire().knows(Method::Ping)) {
             // Clients of ZEO 4 and older take nothing of other transactions between vote and finish. No other can be
             // committed from here on; what was committed before may be told behind the answer to this vote.
             self.catch_up()?;
         }
-        let resolved = outcome.resolved.into_iter().collect();
-        Ok(Box::new(ServerVoted { begun, staged, tid: outcome.tid, resolved, undone }))
+        Ok(Round::Voted(changes))
     }
 
     /// Waits for a link, and begins the transaction on it.
     pub(super) fn begin(self: &Arc<Self>, staged: &Staged, kind: LaneKind) -> Result<Begun> {
+        let begun = self.take_link(staged, kind)?;
+        self.send_begin(&begun, staged)?;
+        Ok(begun)
+    }
+
+    /// Waits for a link for the transaction.
+    fn take_link(self: &Arc<Self>, staged: &Staged, kind: LaneKind) -> Result<Begun> {
         let waiting = Arc::clone(&self.lanes);
         let cancel = staged.cancel.on_cancel(move || waiting.wake());
         let is_over = || staged.cancel.is_cancelled() || self.is_closed();
@@ -192,21 +249,22 @@ impl Upstream {
         };
         drop(cancel);
         taken.lane.serialnos.lock().clear();
-        let txn = self.next_transaction();
-        let begun = Begun { txn, is_open: true, is_of_python, taken };
+        Ok(Begun { txn: self.next_transaction(), is_open: true, is_of_python, taken })
+    }
+
+    fn send_begin(&self, begun: &Begun, staged: &Staged) -> Result<()> {
         let extension = extension_dict(&staged.meta.extension).ok_or_else(|| {
             StorageError::Transaction("the extension of the transaction is no dict of plain values".into())
         })?;
         let call = Call::TpcBegin {
-            txn,
+            txn: begun.txn,
             user: &staged.meta.user,
             description: &staged.meta.description,
             extension: &extension,
             tid: staged.tid,
             status: char::from(staged.status),
         };
-        self.tell(&begun, &call)?;
-        Ok(begun)
+        self.tell(begun, &call)
     }
 
     /// Sends a call that has no result, and waits for the answer of a server that gives one.
@@ -344,7 +402,7 @@ impl Upstream {
     fn merge(
         self: &Arc<Self>,
         begun: &Begun,
-        staged: &mut Staged,
+        staged: &Staged,
         conflict: Conflict,
         outcome: &mut ServerChanges,
     ) -> Result<()> {
@@ -388,158 +446,6 @@ impl Upstream {
         }
         Ok(())
     }
-
-    /// Finishes a transaction. The outcome goes to the publisher, with the ticket, from the thread of a link.
-    pub fn finish(self: &Arc<Self>, voted: ServerVoted, ticket: Ticket) {
-        let link = voted.begun.link().clone();
-        let call = Call::TpcFinish { txn: voted.begun.txn };
-        let not_sent = || {
-            let why = format!("{}: the connection was lost before a transaction was finished", self.name());
-            StorageError::Disconnected(why)
-        };
-        if link.has_ended() {
-            // Nothing was finished on it.
-            return self.publisher.failed(ticket, not_sent(), LOG, &self.name());
-        }
-        let mut finishing = Finishing::of(voted);
-        let awaited = if finishing.begun.taken.is_main() {
-            None
-        } else {
-            let (owing, oids) = (link.clone(), Arc::clone(&finishing.oids));
-            let give_up = Box::new(move || owing.close());
-            match self.timeline.finishing_elsewhere(finishing.begun.taken.main, oids, give_up) {
-                Some(id) => Some(id),
-                None => return self.publisher.failed(ticket, not_sent(), LOG, &self.name()),
-            }
-        };
-        // Servers of Python may tell of transactions in another order than they answer.
-        let main = finishing.begun.taken.main;
-        let holds = awaited.is_none() && finishing.begun.is_of_python;
-        if holds {
-            self.timeline.hold(main);
-        }
-        // From here on it cannot be aborted.
-        finishing.begun.is_open = false;
-        let upstream = Arc::clone(self);
-        link.start(&call, move |link, answer| {
-            let outcome = match (upstream.outcome(link, answer), awaited) {
-                (Ok(tid), None) if holds && !link.wire().sends_serialnos() => {
-                    return upstream.finished_behind_others(link, tid, finishing, ticket);
-                }
-                (Ok(tid), None) => upstream.finished(tid, finishing, ticket),
-                (Ok(tid), Some(id)) => upstream.finished_elsewhere(id, tid, finishing, ticket),
-                (Err(error), awaited) => {
-                    awaited.into_iter().for_each(|id| upstream.timeline.not_finished_elsewhere(id));
-                    if holds {
-                        upstream.timeline.release(main);
-                    }
-                    drop(finishing);
-                    Err((ticket, error))
-                }
-            };
-            if let Err((ticket, error)) = outcome {
-                upstream.publisher.failed(ticket, error, LOG, &upstream.name());
-            }
-        });
-    }
-
-    fn unknown(&self, why: &dyn std::fmt::Display) -> StorageError {
-        let text = "the connection was lost while a transaction was being finished; nobody knows whether it is committed";
-        StorageError::OutcomeUnknown(format!("{}: {text}: {why}", self.name()))
-    }
-
-    /// The answer to a finish. `Err`: the transaction is not committed, or nobody knows.
-    fn outcome(&self, link: &Link, answer: std::result::Result<Answer<'_>, LinkError>) -> Result<Tid> {
-        match answer.map(|answer| answer.tid()) {
-            Ok(Ok(tid)) => Ok(tid),
-            Ok(Err(error)) => Err(match understood(link, error) {
-                AskError::Raised(exception) => to_storage_error(&exception),
-                broken => self.unknown(&broken),
-            }),
-            Err(error) => Err(self.unknown(&error)),
-        }
-    }
-
-    /// The finish was answered on the main link.
-    fn finished(&self, tid: Tid, mut finishing: Finishing, ticket: Ticket) -> FinishResult {
-        finishing.keep_blobs(self, tid);
-        let change = Change { tid, oids: Arc::clone(&finishing.oids) };
-        let stored = finishing.stored().map(|(oid, data)| (oid, Cow::Owned(data)));
-        self.timeline
-            .finished(finishing.begun.taken.main, change, stored, ticket)
-            .map_err(|ticket| (ticket, self.unknown(&"another connection has taken its place")))
-    }
-
-    /// The finish was answered by a server since ZEO 5 of Python, which may tell of earlier transactions only now. They
-    /// have arrived when it answers another call.
-    fn finished_behind_others(self: &Arc<Self>, link: &Link, tid: Tid, finishing: Finishing, ticket: Ticket) {
-        let upstream = Arc::clone(self);
-        link.start(&Call::LastTransaction, move |_, answer| {
-            let outcome = match answer {
-                Ok(_) => upstream.finished(tid, finishing, ticket),
-                Err(error) => Err((ticket, upstream.unknown(&error))),
-            };
-            if let Err((ticket, error)) = outcome {
-                upstream.publisher.failed(ticket, error, LOG, &upstream.name());
-            }
-        });
-    }
-
-    /// The finish was answered on another link.
-    fn finished_elsewhere(
-        &self,
-        id: FinishId,
-        tid: Tid,
-        mut finishing: Finishing,
-        ticket: Ticket,
-    ) -> FinishResult {
-        finishing.keep_blobs(self, tid);
-        let own = OwnFinish { stored: finishing.stored().collect(), ticket };
-        // The link is free before the transaction is published: its client may begin the next one at once.
-        drop(finishing);
-        self.timeline
-            .finished_elsewhere(id, tid, own)
-            .map_err(|own| (own.ticket, self.unknown(&"its place in the order is not known")))
-    }
-}
-
-/// `Err`: the transaction is not committed, or nobody knows.
-type FinishResult = std::result::Result<(), (Ticket, StorageError)>;
-
-/// A transaction whose finish is under way.
-struct Finishing {
-    begun: Begun,
-    staged: Staged,
-    /// The objects that the server merged. Ascending.
-    resolved: Vec<Oid>,
-    /// All objects that change. Ascending.
-    oids: Arc<[Oid]>,
-}
-
-impl Finishing {
-    fn of(voted: ServerVoted) -> Finishing {
-        let ServerVoted { begun, staged, resolved, undone, .. } = voted;
-        let mut oids: BTreeSet<Oid> = undone.iter().map(|undone| undone.oid).collect();
-        oids.extend(staged.ops().iter().filter(|op| changes(op.kind)).map(|op| op.oid));
-        oids.extend(&resolved);
-        Finishing { begun, staged, resolved, oids: oids.into_iter().collect() }
-    }
-
-    fn keep_blobs(&mut self, upstream: &Upstream, tid: Tid) {
-        if let Some(blobs) = &upstream.blobs {
-            self.staged.take_blobs().into_iter().for_each(|(oid, blob)| blobs.committed(oid, tid, blob));
-        }
-    }
-
-    /// The new revisions whose data is known.
-    fn stored(&self) -> impl Iterator<Item = (Oid, Vec<u8>)> {
-        self.staged.ops().iter().filter_map(|op| {
-            let is_known =
-                matches!(op.kind, OpKind::Store { .. }) && self.resolved.binary_search(&op.oid).is_err();
-            // What cannot be read back is not cached.
-            is_known.then(|| Some((op.oid, self.staged.payload(op).ok()?)))?
-        })
-    }
 }
 
 /// The link that a transaction needs. One whose votes give serials also keeps others from being committed until the
@@ -548,13 +454,5 @@ fn lane_kind(tid_at: TidAt) -> LaneKind {
     match tid_at {
         TidAt::Vote => LaneKind::Serials(Generation::Z4),
         TidAt::Finish => LaneKind::Any,
-    }
-}
-
-/// Whether an operation changes its object.
-fn changes(kind: OpKind) -> bool {
-    match kind {
-        OpKind::Store { .. } | OpKind::Delete { .. } | OpKind::Restore { .. } => true,
-        OpKind::CheckCurrent { .. } | OpKind::Undo { .. } => false,
     }
 }

@@ -42,6 +42,7 @@ pub(crate) mod blobs;
 pub(crate) mod cache;
 mod commit;
 mod commit_blobs;
+mod commit_finish;
 mod commit_undo;
 pub(crate) mod connector;
 pub(crate) mod dial;

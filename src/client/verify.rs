@@ -137,7 +137,9 @@ pub fn verify(
     let last = match cache.last_tid() {
         Some(last) => last,
         None if current.is_empty() => {
-            let found = if options.has_readers { Found::Unknown } else { Found::Nothing };
+            // In an empty database nothing can have been missed.
+            let may_miss = options.has_readers && server_last != Tid::ZERO;
+            let found = if may_miss { Found::Unknown } else { Found::Nothing };
             return verified(server_last, found, Verdict::Empty);
         }
         None => return verified(server_last, Found::Unknown, Verdict::WithoutTid),

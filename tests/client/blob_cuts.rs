@@ -20,7 +20,7 @@ use crate::support::process::Server;
 /// A blob of four messages.
 const LEN: usize = 200_000;
 
-const fn point(way: Way, name: &'static str, nth: usize, at: At) -> Point {
+pub const fn point(way: Way, name: &'static str, nth: usize, at: At) -> Point {
     Point { way, name, nth, at }
 }
 
@@ -51,13 +51,13 @@ const UPLOAD: [Point; 9] = [
 ];
 
 /// All points for a root of this program; every third for one of Python, not the same for each of them.
-fn some<const N: usize>(root_name: &str, points: [Point; N]) -> impl Iterator<Item = (usize, Point)> {
+pub fn some<const N: usize>(root_name: &str, points: [Point; N]) -> impl Iterator<Item = (usize, Point)> {
     let is_ours = root_name == "ours";
     let first = root_name.bytes().map(usize::from).sum::<usize>();
     points.into_iter().enumerate().filter(move |(n, _)| is_ours || (n + first).is_multiple_of(3))
 }
 
-fn socket(server: &AnyServer) -> SocketAddr {
+pub fn socket(server: &AnyServer) -> SocketAddr {
     let Address::Tcp { host: Some(host), port: Some(port) } = server.address() else {
         panic!("a TCP address")
     };
@@ -65,7 +65,7 @@ fn socket(server: &AnyServer) -> SocketAddr {
 }
 
 /// A middle whose line to its root is `line`.
-fn middle(line: &Line) -> Server {
+pub fn middle(line: &Line) -> Server {
     let storage = format!(
         "<zeoclient 1>\nserver {}\nmin-disconnect-poll 1\nmax-disconnect-poll 1\nblob-dir cache\n</zeoclient>",
         line.address
@@ -74,7 +74,7 @@ fn middle(line: &Line) -> Server {
 }
 
 /// Connects as a client does: again and again. A middle is read-only while its root is away.
-fn register(address: SocketAddr, speaks: Speaks) -> RawClient {
+pub fn register(address: SocketAddr, speaks: Speaks) -> RawClient {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let mut client = RawClient::connect(address, speaks);

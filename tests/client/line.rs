@@ -76,6 +76,11 @@ impl Line {
         *self.shared.plan.lock().unwrap() = Some((point, event));
     }
 
+    /// Nothing happens any more.
+    pub fn clear(&self) {
+        *self.shared.plan.lock().unwrap() = None;
+    }
+
     /// Waits until it has happened.
     pub fn wait(&self, what: &str) {
         let happened = self.happened.recv_timeout(Duration::from_secs(60));

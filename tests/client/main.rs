@@ -32,6 +32,7 @@ mod library;
 mod line;
 mod link;
 mod load_lanes;
+mod lost_votes;
 mod middle;
 mod middle_commits;
 mod passwords;
