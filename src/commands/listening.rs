@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process;
+use std::time::Instant;
 
 use super::failure::Failure;
 use crate::auth::Protocols;
 use crate::base::sync::Arc;
-use crate::config::{HttpConfig, ListenerConfig, SslConfig, ZEO_SOCKETS, ZeoConfig};
+use crate::config::{Config, HttpConfig, ListenerConfig, SslConfig, ZEO_SOCKETS, ZeoConfig};
 use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener, SocketAccess};
 use crate::net::tls::Tls;
 use crate::process::activation::Passed;
 use crate::server::access::AccessRules;
 use crate::server::policy::{Authentication, PolicyOptions};
+use crate::server::rates::NetworkRates;
 
 /// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
@@ -162,24 +164,55 @@ impl<'a> BoundListeners<'a> {
     }
 }
 
-/// What holds at an address.
-pub(super) fn policy(
-    config: &ListenerConfig,
-    authentication: Option<&Arc<Authentication>>,
-    access: &Arc<BTreeMap<String, AccessRules>>,
-) -> PolicyOptions {
-    PolicyOptions {
-        authentication: authentication.filter(|_| config.passwords).cloned(),
-        read_only: config.read_only,
-        storages: config.storages.as_ref().map(|names| names.iter().cloned().collect()),
-        allow: config.allow.clone(),
-        proxies: config.proxies.clone(),
-        access: Arc::clone(access),
-        connections: config.connections,
-        rates: config.rates,
-        low_priority: config.low_priority,
-        demands_certificates: config.ssl.is_some(),
-        has_gone: false,
+/// What the policies of all listeners have in common.
+pub(super) struct Common {
+    authentication: Option<Arc<Authentication>>,
+    /// The rules of the storages that have some.
+    access: Arc<BTreeMap<String, AccessRules>>,
+    networks: Arc<[NetworkRates]>,
+}
+
+impl Common {
+    /// `before`: what was in use. The clients of a network that stays have asked for what they have asked for.
+    pub(super) fn new(
+        config: &Config,
+        authentication: Option<Arc<Authentication>>,
+        now: Instant,
+        before: Option<&Common>,
+    ) -> Common {
+        let others = before.map(|before| &*before.networks).unwrap_or_default();
+        let networks = config.networks.iter().map(|network| {
+            let rates = NetworkRates::new(network.name(), network.addresses.clone(), network.rates, now);
+            rates.continued(others)
+        });
+        Common {
+            authentication,
+            access: Arc::new(config.access.0.clone()),
+            networks: networks.collect::<Vec<_>>().into(),
+        }
+    }
+
+    /// The authentication that is demanded at the listeners with passwords.
+    pub(super) fn authentication(&self) -> Option<&Arc<Authentication>> {
+        self.authentication.as_ref()
+    }
+
+    /// What holds at an address.
+    pub(super) fn policy(&self, config: &ListenerConfig) -> PolicyOptions {
+        PolicyOptions {
+            authentication: self.authentication.clone().filter(|_| config.passwords),
+            read_only: config.read_only,
+            storages: config.storages.as_ref().map(|names| names.iter().cloned().collect()),
+            allow: config.allow.clone(),
+            proxies: config.proxies.clone(),
+            access: Arc::clone(&self.access),
+            connections: config.connections,
+            rates: config.rates,
+            networks: Arc::clone(&self.networks),
+            low_priority: config.low_priority,
+            demands_certificates: config.ssl.is_some(),
+            has_gone: false,
+        }
     }
 }
 

@@ -23,16 +23,14 @@ use crate::commands::doors::Doors;
 use crate::commands::failure::Failure;
 use crate::commands::given::Given;
 use crate::commands::http::{Http, disk_places};
-use crate::commands::listening::{self, Certificates};
+use crate::commands::listening::{self, Certificates, Common};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::reload::jobs::{Jobs, pack_plans};
 use crate::commands::reload::{Reloader, Running};
 use crate::commands::scrubs::Scrubs;
 use crate::commands::supervised::Supervised;
-use crate::config::{
-    AuditConfig, Config, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
-};
+use crate::config::{AuditConfig, Config, NamedStorage, Reading, UsageError, Written, ZeoConfig};
 use crate::conflict::merge_time::Timed;
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
@@ -208,10 +206,9 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
     let server =
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
-    let access = Arc::new(config.access.0.clone());
-    let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+    let common = Common::new(config, authentication, server.clock().now(), None);
     audit.into_iter().for_each(|audit| server.set_audit(audit));
-    let doors = Doors::open(&server, listeners, policy).map_err(cannot_start)?;
+    let doors = Doors::open(&server, listeners, |listener| common.policy(listener)).map_err(cannot_start)?;
     monitors.into_iter().try_for_each(|listener| server.monitor_on(listener)).map_err(cannot_start)?;
     server.pack_by_schedule(pack_plans(config, &server)).map_err(cannot_start)?;
     let backups = Backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
@@ -219,7 +216,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
 
     watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
     let jobs = Jobs { backups, scrubs };
-    reloader.begin(Running::new(&server, config, written, doors, http.clone(), authentication, jobs));
+    reloader.begin(Running::new(&server, config, written, doors, http.clone(), common, jobs));
     http.iter().for_each(|http| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);

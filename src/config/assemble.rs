@@ -17,13 +17,13 @@ use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
 use super::schema::runner::{self, RUNNER, Runner};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
-use super::schema::{self, audit, backup, eventlog, storages, zeo};
+use super::schema::{self, audit, backup, eventlog, network, storages, zeo};
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
     AuditConfig, AuthenticationConfig, BackupConfig, Config, FileStorageConfig, ListenerConfig, NamedStorage,
-    StorageConfig, ZeoConfig, access, databases_of, drop_ins, environment as variables, files, listeners,
-    origins,
+    NetworkConfig, StorageConfig, ZeoConfig, access, databases_of, drop_ins, environment as variables, files,
+    listeners, origins,
 };
 use crate::auth::Settings;
 use crate::base::address::Address;
@@ -97,6 +97,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
     let names: Vec<&str> = storages.iter().map(|named| named.name.as_str()).collect();
     let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;
     let access = access::access(file.access, &listeners, &names, &mut warnings)?;
+    warnings.extend(listeners::without_clients(&file.networks, &listeners));
     let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
     let admin_socket = file.zeo.admin_socket.map(|socket| admin_socket(socket, &listeners)).transpose()?;
     let zeo = ZeoConfig {
@@ -117,6 +118,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         zeo,
         storages,
         access,
+        networks: file.networks,
         backups: file.backups,
         audit: file.audit,
         http: file.http.with_option(options.http)?,
@@ -327,6 +329,7 @@ struct FileConfig {
     http: HttpSection,
     listens: Vec<ListenSection>,
     access: Vec<AccessSection>,
+    networks: Vec<NetworkConfig>,
     log: LogSetup,
     /// For `zeoctl`.
     environment: Vec<(String, String)>,
@@ -409,6 +412,7 @@ impl FileConfig {
                 "access" => file.access.push(access_schema::access(section)?),
                 "audit" => file.audit = Some(audit::audit(section)?),
                 "http" => file.http = HttpSection::from_section(section)?,
+                "network" => file.networks.push(network::network(section)?),
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {

@@ -6,7 +6,7 @@ use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
 use super::{
     AuditConfig, AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, HttpConfig,
-    ListenerConfig, SslConfig, StorageConfig, ZeoConfig,
+    ListenerConfig, NetworkConfig, SslConfig, StorageConfig, ZeoConfig,
 };
 use crate::auth::Settings;
 use crate::backup::repository::retention::Retention;
@@ -83,6 +83,7 @@ impl Config {
                 line("access", format!("'{name}' others: none"));
             }
         }
+        self.networks.iter().for_each(|network| line("network", describe_network(network)));
         for backup in &self.backups {
             line("backup", describe_backup(backup));
         }
@@ -142,6 +143,15 @@ fn describe_listener(listener: &ListenerConfig, zeo: &ZeoConfig) -> String {
         parts.push(format!("an address has {requests} requests and {sent} of answers a second"));
     }
     format!("{} {}", listener.section.as_deref().unwrap_or_default(), parts.join("; "))
+}
+
+/// What its clients have together.
+fn describe_network(network: &NetworkConfig) -> String {
+    let NetworkConfig { section, addresses, rates: Rates { requests, sent }, .. } = network;
+    let requests = requests.map(|rate| format!("{} requests", Unit::Count.show(rate)));
+    let sent = sent.map(|rate| format!("{} of answers", Unit::Bytes.show(rate)));
+    let rates: Vec<String> = requests.into_iter().chain(sent).collect();
+    format!("{section} {addresses}; all together have {} a second", rates.join(" and "))
 }
 
 fn describe_http(http: &HttpConfig) -> String {

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::schema::{self, access, audit, backup, eventlog, http, listen, runner};
+use super::schema::{self, access, audit, backup, eventlog, http, listen, network, runner};
 use super::zconfig::matcher::{AddedTypes, KnownTo, SectionType};
 use super::zconfig::suggest::nearest;
 use super::zconfig::tree::Item;
@@ -19,7 +19,7 @@ use super::zconfig::{self, ConfigError, Section, Surroundings};
 
 /// Sections of a file that Python's server does not have. Others must be in the configuration file.
 pub static OWN_SECTIONS: &[&SectionType] =
-    &[&access::ACCESS, &audit::AUDIT, &backup::BACKUP, &http::HTTP, &listen::LISTEN];
+    &[&access::ACCESS, &audit::AUDIT, &backup::BACKUP, &http::HTTP, &listen::LISTEN, &network::NETWORK];
 
 /// The directory beside a configuration file.
 pub fn directory(path: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::schema::listen::{ListenAccess, ListenSection, for_tcp, for_unix};
 use super::zconfig::Location;
 use super::zconfig::suggest::nearest;
-use super::{AuthenticationConfig, ListenerConfig, SocketGroup, SslConfig, files};
+use super::{AuthenticationConfig, ListenerConfig, NetworkConfig, SocketGroup, SslConfig, files};
 use crate::base::address::Address;
 use crate::server::rates::Rates;
 
@@ -135,6 +135,18 @@ impl OfZeo<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Warnings about networks that no client can be in.
+pub fn without_clients<'a>(
+    networks: &'a [NetworkConfig],
+    listeners: &[ListenerConfig],
+) -> impl Iterator<Item = String> + use<'a> {
+    let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp { .. }));
+    let useless = networks.iter().filter(move |_| !has_tcp);
+    useless.map(|NetworkConfig { section, location, .. }| {
+        format!("{location}: {section} has no clients: all addresses are Unix sockets")
+    })
 }
 
 /// The section's own keys, in place of those of `<zeo>`.

@@ -67,6 +67,8 @@ pub struct Config {
     pub storages: Vec<NamedStorage>,
     /// Who may do what with the storages that have rules.
     pub access: AccessConfig,
+    /// What all clients of some networks together may ask for.
+    pub networks: Vec<NetworkConfig>,
     /// What the server backs up by itself, and where to.
     pub backups: Vec<BackupConfig>,
     /// What `<audit>` says. `None`: there is no audit log.
@@ -113,6 +115,28 @@ pub struct ZeoConfig {
 /// The rules of the storages that have some, by the storage's name. Others are open to every client.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccessConfig(pub BTreeMap<String, AccessRules>);
+
+/// Rates that all clients of some networks have together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkConfig {
+    /// The first line of its section.
+    pub section: String,
+    pub addresses: Networks,
+    /// One of them at least is limited.
+    pub rates: Rates,
+    /// Where the section begins, for messages.
+    pub location: Location,
+}
+
+impl NetworkConfig {
+    /// What the log calls it, and what tells it from others: its section, and the addresses if that has no name.
+    pub fn name(&self) -> String {
+        match self.section.contains(' ') {
+            true => self.section.clone(),
+            false => format!("{} {}", self.section, self.addresses),
+        }
+    }
+}
 
 /// An address at which clients are served, and what holds there.
 #[derive(Clone, Debug, PartialEq)]

@@ -56,6 +56,8 @@ pub static AUDITED_CONNECTIONS: LogRate = LogRate::new("lines of the audit log a
 /// Addresses that are ahead of their rates.
 pub static THROTTLED: LogRate =
     LogRate::new("waits for max-requests-per-second and max-sent-per-second", 1, 60);
+/// Clients whose networks are ahead of their rates.
+pub static NETWORK_THROTTLED: LogRate = LogRate::new("waits for the rates of a <network>", 1, 60);
 /// Requests that took long.
 pub static SLOW: LogRate = LogRate::new("slow requests", 60, 300);
 /// Connections that are not served for lack of threads, descriptors and the like.

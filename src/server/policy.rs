@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::auth::Protocol;
 use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::server::access::{AccessRules, ClientIdentity};
-use crate::server::rates::{Debts, Rates};
+use crate::server::peer::Peer;
+use crate::server::rates::{Answered, Debts, NetworkRates, Rates};
 use crate::server::rights::Rights;
 
 /// The authentication that a listener demands.
@@ -39,6 +41,8 @@ pub struct PolicyOptions {
     pub connections: Option<usize>,
     /// What one address may ask for.
     pub rates: Rates,
+    /// What all clients of some networks together may ask for, at this listener and the others.
+    pub networks: Arc<[NetworkRates]>,
     /// Its clients, which hold no locks, stand back behind others.
     pub low_priority: bool,
     /// It has TLS, with certificates on both sides.
@@ -61,6 +65,11 @@ impl PolicyOptions {
         self.storages.as_ref().is_none_or(|served| served.contains(storage))
     }
 
+    /// The networks with rates that the client is in.
+    fn networks_of(&self, client: &Peer) -> impl Iterator<Item = &NetworkRates> {
+        self.networks.iter().filter(|network| network.contains(client.ip()))
+    }
+
     fn allows(&self, address: IpAddr) -> bool {
         self.allow.as_ref().is_none_or(|networks| networks.contains(address))
     }
@@ -79,7 +88,7 @@ impl PolicyOptions {
 pub struct Policy {
     /// A reload replaces them.
     options: ArcSwap<PolicyOptions>,
-    pub debts: Debts,
+    debts: Debts,
     /// Registered connections. Changed while the lock of [`Admission`](super::admission) is held.
     registered: AtomicUsize,
 }
@@ -133,9 +142,32 @@ impl Policy {
         self.options.load().proxies.contains(address)
     }
 
-    /// What one address may ask for.
-    pub fn rates(&self) -> Rates {
-        self.options.load().rates
+    /// The options, if there are rates for this client.
+    pub fn with_rates_for(&self, client: &Peer) -> Option<Guard<Arc<PolicyOptions>>> {
+        let options = self.options.load();
+        let has_rates = !options.rates.are_unlimited() || options.networks_of(client).next().is_some();
+        has_rates.then_some(options)
+    }
+
+    /// Adds what a client's session has answered to the debts of its address and of its networks, by these options.
+    /// Returns the longest of its waits, with the network that it is for.
+    pub fn count_answered<'a>(
+        &self,
+        options: &'a PolicyOptions,
+        client: &Peer,
+        answered: Answered,
+        now: Instant,
+    ) -> Option<(Duration, Option<&'a NetworkRates>)> {
+        let own = match options.rates.are_unlimited() {
+            true => None,
+            false => self.debts.add(client.host(), options.rates, answered, now),
+        };
+        let networks = options.networks_of(client);
+        let shared = networks.filter_map(|network| Some((network.add(answered, now)?, Some(network))));
+        own.map(|wait| (wait, None))
+            .into_iter()
+            .chain(shared)
+            .reduce(|longest, other| if other.0 > longest.0 { other } else { longest })
     }
 
     /// The limit on registered clients, if it is reached.
@@ -174,5 +206,39 @@ mod tests {
         assert_eq!([of(false, "read"), of(true, "read")], [Some(reading); 2]);
         assert_eq!([of(false, "none"), of(true, "none")], [None; 2]);
         assert_eq!([of(false, "other"), of(true, "other")], [Some(Rights::ALL), Some(Rights::READING)]);
+    }
+
+    #[test]
+    fn a_client_waits_for_the_longest_of_its_waits() {
+        let (clock, rate) = (Instant::now(), |requests| Rates { requests: Some(requests), sent: None });
+        let network = |name: &str, addresses: &str, requests| {
+            let addresses = addresses.parse().expect("networks");
+            NetworkRates::new(name.into(), addresses, rate(requests), clock)
+        };
+        let options = |own| PolicyOptions {
+            rates: own,
+            networks: [network("wide", "10.0.0.0/8", 100), network("narrow", "10.1.0.0/16", 50)].into(),
+            ..PolicyOptions::default()
+        };
+        let peer = |address: &str| Peer::new(1, address.into());
+        let wait = |policy: &Policy, client: &Peer, requests| {
+            let options = policy.with_rates_for(client)?;
+            let answered = Answered { requests, sent: 0 };
+            let (wait, network) = policy.count_answered(&options, client, answered, clock)?;
+            Some((wait.as_millis(), network.map(|network| network.name().to_string())))
+        };
+        let policy = Policy::new(options(Rates::default()));
+        let (in_both, in_one) = (peer("10.1.0.1:1"), peer("10.2.0.1:1"));
+        assert_eq!(wait(&policy, &in_both, 40), None);
+        assert_eq!(wait(&policy, &in_both, 40), Some((600, Some("narrow".into()))));
+        // The other one's debt has all of it, too.
+        assert_eq!(wait(&policy, &in_one, 40), Some((200, Some("wide".into()))));
+        for outside in [peer("11.0.0.1:1"), peer("./zeo.sock")] {
+            assert!(policy.with_rates_for(&outside).is_none(), "{outside:?}");
+        }
+        // The rates of its own address count besides.
+        policy.set(options(rate(20)));
+        assert_eq!(wait(&policy, &in_both, 30), Some((500, None)));
+        assert_eq!(wait(&policy, &in_one, 30), Some((500, None)), "an address of its own");
     }
 }

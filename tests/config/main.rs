@@ -7,6 +7,7 @@ mod clients;
 mod corpus;
 mod documents;
 mod journal;
+mod networks;
 mod own_keys;
 mod robustness;
 mod values;

@@ -28,6 +28,7 @@ fn sample() -> Vec<u8> {
         "runner/own-logger.conf",
         "listen/all-keys.conf",
         "access/all-kinds.conf",
+        "network/both-rates.conf",
     ] {
         sample.extend(fs::read(cases.join(case)).unwrap());
     }
@@ -44,7 +45,7 @@ proptest! {
 
     #[test]
     fn any_lines(lines in proptest::collection::vec(
-        "<zeo>|</zeo>|<filestorage>|</filestorage>|<zeoclient>|</zeoclient>|<ssl>|</ssl>|<listen a>|</listen>|<access>|</access>|<eventlog>|</eventlog>|<logfile>|</logfile>|<journal>|</journal>|(address|path|format|level|quota|when|old-files|max-size|server|wait-timeout|blob-cache-size-check|certificate|allow|proxy-protocol|storages|socket-group) .{0,12}|rule (read|none|all|read,undo) (user:|cert:|cert-sha256:|uid:|gid:|10\\.)?.{0,8}|%(define|include|import) .{0,8}",
+        "<zeo>|</zeo>|<filestorage>|</filestorage>|<zeoclient>|</zeoclient>|<ssl>|</ssl>|<listen a>|</listen>|<access>|</access>|<network a>|</network>|<eventlog>|</eventlog>|<logfile>|</logfile>|<journal>|</journal>|(address|path|format|level|quota|when|old-files|max-size|server|wait-timeout|blob-cache-size-check|certificate|allow|proxy-protocol|storages|socket-group|addresses|max-requests-per-second) .{0,12}|rule (read|none|all|read,undo) (user:|cert:|cert-sha256:|uid:|gid:|10\\.)?.{0,8}|%(define|include|import) .{0,8}",
         0..20,
     )) {
         read(lines.join("\n").as_bytes());

@@ -26,7 +26,7 @@ use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
 
-fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
+pub fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.conf");
     fs::write(&path, text).unwrap();

@@ -144,7 +144,7 @@ ranks! {
     LockTimes permits [];
     /// Deadlines of transactions.
     Timeouts permits [];
-    /// What client addresses have asked for, above their rates.
+    /// What client addresses, or the clients of a network, have asked for, above their rates.
     Debts permits [];
     /// Number of connections, in all and for each host.
     Admission permits [];

@@ -19,7 +19,7 @@ use crate::commands::backups::BackupChanges;
 use crate::commands::doors::Doors;
 use crate::commands::given::Given;
 use crate::commands::http::Http;
-use crate::commands::listening::{self, Certificates};
+use crate::commands::listening::{self, Certificates, Common};
 use crate::commands::supervised::Supervised;
 use crate::config::changes::Change;
 use crate::config::changes::effects::Effect;
@@ -58,7 +58,7 @@ pub(super) struct Running {
     doors: Doors,
     /// What `<http>` had at the start; `None`: it was not there.
     http: Option<Arc<Http>>,
-    authentication: Option<Arc<Authentication>>,
+    common: Common,
     /// `None` when they were stopped.
     jobs: Option<Jobs>,
 }
@@ -185,7 +185,7 @@ impl Running {
         written: &Written,
         doors: Doors,
         http: Option<Arc<Http>>,
-        authentication: Option<Arc<Authentication>>,
+        common: Common,
         jobs: Jobs,
     ) -> Running {
         Running {
@@ -195,7 +195,7 @@ impl Running {
             config: config.clone(),
             doors,
             http,
-            authentication,
+            common,
             jobs: Some(jobs),
         }
     }
@@ -242,9 +242,9 @@ impl Running {
         let mut report = self.plan(&prepared);
         let ReadAgain { config, written, authentication, certificates } = prepared;
         let authentication = self.kept_or(authentication, &config);
-        let access = Arc::new(config.access.0.clone());
-        let policy =
-            |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+        let now = self.server.clock().now();
+        let common = Common::new(&config, authentication, now, Some(&self.common));
+        let policy = |listener: &ListenerConfig| common.policy(listener);
 
         let wanted = &config.zeo.listeners;
         let door_changes = self.doors.changes(wanted);
@@ -268,7 +268,7 @@ impl Running {
         self.server.set_limits(config.zeo.limits.clone());
         report.notes = self.doors.apply(&self.server, door_changes, opened, &certificates, policy);
         report.notes.extend(about_clients(&self.server.renew_rights()));
-        self.authentication = authentication;
+        self.common = common;
         self.take_over(*config);
         if let Some((http, config)) = self.http.as_ref().zip(self.config.http.as_ref()) {
             http.follow(config, &certificates);
@@ -283,7 +283,7 @@ impl Running {
         let is_same = before.zip(after).is_some_and(|(before, after)| {
             (&before.protocol, &before.settings) == (&after.protocol, &after.settings)
         });
-        if is_same { self.authentication.clone() } else { new }
+        if is_same { self.common.authentication().cloned() } else { new }
     }
 
     /// After an error all is as before.
@@ -321,6 +321,7 @@ impl Running {
         before.zeo.ssl = new.zeo.ssl;
         before.zeo.authentication = new.zeo.authentication;
         before.access = new.access;
+        before.networks = new.networks;
         if let Some((http, new)) = before.http.as_mut().zip(new.http) {
             let HttpConfig { address, socket_mode, .. } = http.clone();
             *http = HttpConfig { address, socket_mode, ..new };

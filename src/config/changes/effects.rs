@@ -8,6 +8,7 @@ use crate::config::schema::client::{CLIENTSTORAGE, ZEOCLIENT};
 use crate::config::schema::eventlog::{EVENTLOG, JOURNAL, LOGFILE, SYSLOG};
 use crate::config::schema::http::HTTP;
 use crate::config::schema::listen::LISTEN;
+use crate::config::schema::network::NETWORK;
 use crate::config::schema::relstorage::{POSTGRESQL, RELSTORAGE};
 use crate::config::schema::ssl::{CLIENT_SSL, SSL};
 use crate::config::schema::storages::{
@@ -222,6 +223,7 @@ static TABLE: &[Row] = &[
     row(&LISTEN, CONNECTIONS, &["ssl", "authentication", "allow", "proxy-protocol", "priority"]),
     row(&LISTEN, Effect::Restart, &["socket-mode", "socket-group"]),
     row(&ACCESS, NOW, &[WHOLE, "rule"]),
+    row(&NETWORK, NOW, &[WHOLE, "addresses", "max-requests-per-second", "max-sent-per-second"]),
     row(
         &BACKUP,
         NOW,

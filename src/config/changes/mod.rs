@@ -208,6 +208,7 @@ fn identity_key(section: &Section) -> Option<&'static str> {
         name if name == eventlog::JOURNAL.name => Some("path"),
         name if name == schema::backup::BACKUP.name => Some("repository"),
         name if name == schema::listen::LISTEN.name && is_unnamed => Some("address"),
+        name if name == schema::network::NETWORK.name && is_unnamed => Some("addresses"),
         _ => None,
     }
 }

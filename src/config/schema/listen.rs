@@ -169,7 +169,8 @@ pub fn with_location<T>(
     Ok(value.zip(section.value(key).map(|value| value.location.clone())))
 }
 
-fn networks(text: &str) -> Result<Networks, String> {
+/// Addresses and networks, with blanks between them.
+pub(super) fn networks(text: &str) -> Result<Networks, String> {
     text.parse()
 }
 

@@ -12,6 +12,7 @@ pub mod eventlog;
 pub mod http;
 pub mod limits;
 pub mod listen;
+pub mod network;
 pub mod relstorage;
 pub mod runner;
 pub mod ssl;
@@ -46,6 +47,12 @@ pub static FILE: SectionType = SectionType {
         Child::Slot { what: "<audit> section", types: &[&audit::AUDIT], required: false, multiple: false },
         Child::Slot { what: "<http> section", types: &[&http::HTTP], required: false, multiple: false },
         Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
+        Child::Slot {
+            what: "<network> section",
+            types: &[&network::NETWORK],
+            required: false,
+            multiple: true,
+        },
         Child::Slot {
             what: "<eventlog> section",
             types: &[&eventlog::EVENTLOG],

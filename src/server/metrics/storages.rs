@@ -110,7 +110,7 @@ impl Storages<'_> {
         });
         let help = "Registrations and calls that the rules of an access section did not permit.";
         self.counter("zeo_access_denied", help, |s| s.counters.denied);
-        let help = "Waits of clients whose addresses were ahead of their rates.";
+        let help = "Waits of clients whose addresses or networks were ahead of their rates.";
         self.counter("zeo_throttled", help, |s| s.counters.throttled);
         self.counter("zeo_network_receive_bytes", "Bytes of messages from clients.", |s| {
             s.counters.received_bytes

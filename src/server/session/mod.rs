@@ -56,8 +56,9 @@ pub struct Session {
     upload: transfers::Receiving,
     downloads: Arc<downloads::Downloads>,
     background_jobs: Arc<jobs::Jobs>,
-    /// Bytes sent that its address has paid for, see [`rates`](super::rates).
-    sent_paid: u64,
+    /// Bytes sent that its address and its networks have paid for, see [`rates`](super::rates). `None`: there were no
+    /// rates, and what was sent until there are some is free.
+    sent_paid: Option<u64>,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,
 }

@@ -13,6 +13,7 @@ use crate::server::audit::Event;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::outbox::UNREAD;
+use crate::server::rates::Answered;
 use crate::server::session::greeting::{greet, secure};
 use crate::server::session::identity::Identity;
 use crate::server::session::{Session, iterate, load, transfers};
@@ -59,7 +60,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         upload: transfers::Receiving::default(),
         downloads: Arc::default(),
         background_jobs: Arc::default(),
-        sent_paid: 0,
+        sent_paid: Some(0),
         verifying: false,
     };
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
@@ -156,28 +157,39 @@ impl Session {
         }
     }
 
-    /// Waits if the client's address is ahead of its rates. `requests`: those since the last call.
+    /// Waits if the client's address, or a network that it is in, is ahead of its rates. `requests`: those since the
+    /// last call.
     fn keep_to_rates(&mut self, requests: u64) {
         let Some(registered) = &self.registered else { return };
-        let rates = self.policy.rates();
-        if rates.are_unlimited() {
-            return;
-        }
         let connection = &self.connection;
-        let sent = connection.outbox.load().sent;
-        let more = sent.saturating_sub(std::mem::replace(&mut self.sent_paid, sent));
-        let host = connection.peer.host();
-        let wait = self.policy.debts.add(host, rates, requests, more, self.server.clock().now());
-        // Others wait for its locks.
-        let Some(wait) = wait.filter(|_| !connection.transaction.is_voted().load(Ordering::SeqCst)) else {
+        let Some(options) = self.policy.with_rates_for(&connection.peer) else {
+            self.sent_paid = None;
             return;
         };
+        let sent = connection.outbox.load().sent;
+        let more = self.sent_paid.replace(sent).map_or(0, |paid| sent.saturating_sub(paid));
+        let (answered, now) = (Answered { requests, sent: more }, self.server.clock().now());
+        let wait = self.policy.count_answered(&options, &connection.peer, answered, now);
+        // Others wait for its locks.
+        let is_voted = || connection.transaction.is_voted().load(Ordering::SeqCst);
+        let Some((wait, network)) = wait.filter(|_| !is_voted()) else { return };
         count(&registered.hosted.stats.throttled);
-        let message = format_args!(
-            "asks for more than max-requests-per-second or max-sent-per-second, and waits for {:.1} s",
-            wait.as_secs_f64()
-        );
-        connection.peer.log(&client_log::THROTTLED, INFO, message);
+        let seconds = wait.as_secs_f64();
+        let rates = "max-requests-per-second or max-sent-per-second";
+        match network {
+            None => {
+                let message = format_args!("asks for more than {rates}, and waits for {seconds:.1} s");
+                connection.peer.log(&client_log::THROTTLED, INFO, message);
+            }
+            Some(network) => {
+                let message = format_args!(
+                    "asks, with the other clients of {}, for more than its {rates}, and waits for {seconds:.1} s",
+                    network.name()
+                );
+                connection.peer.log(&client_log::NETWORK_THROTTLED, INFO, message);
+            }
+        }
+        drop(options);
         connection.outbox.wait_until_closed(wait);
     }
 

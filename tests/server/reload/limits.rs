@@ -8,7 +8,7 @@ use crate::limits::{
     client, closed_after, commit_something, connect, greeted, is_closed, refusal, wait_until, words,
 };
 use crate::pack_cancel::filled;
-use crate::rates::burst;
+use crate::rates::{burst, from, network};
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};
 use crate::zeoadmin::queue_vote;
@@ -117,6 +117,73 @@ fn rates() {
     site.apply("max-requests-per-second 20", STORAGE);
     assert!(burst(&mut asker, 60) >= Duration::from_secs(1));
     site.server.wait_for_log(line);
+}
+
+/// What was sent before there was a limit is free: a client once had to wait for all that it had ever been sent.
+#[test]
+fn rates_do_not_look_back() {
+    let site = Site::start("", STORAGE);
+    let mut reader = client(&site.server);
+    let large = record(&vec![b'x'; 500_000]);
+    reader.commit(&[(0, 0, &large)]).expect("connected").expect("a commit");
+    let load = reader.queue_load(0);
+    reader.flush().expect("connected");
+    reader.answer(load).expect("connected").expect("the object");
+    site.apply("max-sent-per-second 10KB", STORAGE);
+    let ping =
+        |reader: &mut RawClient| drop(reader.call("ping", vec![]).expect("connected").expect("an answer"));
+    (0..3).for_each(|_| ping(&mut reader));
+    let line = "max-requests-per-second or max-sent-per-second, and waits for ";
+    assert_eq!(site.server.count_in_log(line), 0, "{}", site.server.log());
+    let load = reader.queue_load(0);
+    reader.flush().expect("connected");
+    reader.answer(load).expect("connected").expect("the object");
+    site.server.wait_for_log(line);
+}
+
+/// Also for clients that are connected; what they have asked for counts on.
+#[test]
+fn rates_of_networks() {
+    let site = Site::start("", STORAGE);
+    let address = site.server.address;
+    let (mut first, mut second, mut outside) = (from(2, address), from(3, address), from(4, address));
+    burst(&mut first, 500);
+    let with = |addresses: &str, rate: u64| {
+        let rates = format!("max-requests-per-second {rate}");
+        format!("{STORAGE}\n{}", network("office", addresses, &rates))
+    };
+    let said = site.apply("", &with("127.0.0.2/31", 5));
+    assert_eq!(
+        said,
+        "applied:\n  <network office> has come: addresses 127.0.0.2/31; max-requests-per-second 5\n"
+    );
+    burst(&mut first, 1000);
+    let line = |last: u8| {
+        let log = site.server.log();
+        let lines = log.lines().filter(|line| line.contains("the other clients of <network office>"));
+        lines.filter(|line| line.contains(&format!("(127.0.0.{last}:"))).count()
+    };
+    assert_eq!((line(2), line(3)), (1, 0), "{}", site.server.log());
+    assert!(burst(&mut second, 1) >= Duration::from_secs(1));
+    // The other addresses have the debt of the first ones.
+    let said = site.apply("", &with("127.0.0.4", 6));
+    assert!(said.contains("  <network office> addresses: 127.0.0.2/31 -> 127.0.0.4\n"), "{said}");
+    assert!(said.contains("  <network office> max-requests-per-second: 5 -> 6\n"), "{said}");
+    assert!(burst(&mut outside, 1) >= Duration::from_secs(1));
+    assert_eq!((line(2), line(3), line(4)), (1, 1, 1), "{}", site.server.log());
+    let throttled = || site.status()["storages"][0]["counters"]["throttled"].as_u64().expect("a number");
+    let said = site.apply("", STORAGE);
+    assert_eq!(said, "applied:\n  <network office> has gone\n");
+    let mut all = [first, second, outside];
+    // Those that wait go on when their waits are over.
+    all.iter_mut()
+        .for_each(|client| drop(client.call("ping", vec![]).expect("connected").expect("an answer")));
+    let before = throttled();
+    all.iter_mut().for_each(|client| {
+        burst(client, 500);
+    });
+    assert_eq!(throttled(), before);
+    assert!(before >= 3, "{before}");
 }
 
 #[test]
