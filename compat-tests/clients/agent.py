@@ -42,7 +42,8 @@ class Agent(LongCommands):
     def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=60,
              client=None, var=None, cache_size=20 * 1024 * 1024, watch=True, blob_dir=None, shared_blob_dir=False,
              username=None, password=None, realm=None, ssl=None, poll=1, label=None):
-        addr = tuple(addr) if isinstance(addr, list) else addr
+        if isinstance(addr, list):
+            addr = [tuple(one) for one in addr] if isinstance(addr[0], list) else tuple(addr)
         if not PY3:
             storage = str(storage)
             addr = (str(addr[0]), addr[1]) if isinstance(addr, tuple) else str(addr)

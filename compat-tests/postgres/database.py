@@ -61,6 +61,13 @@ class Database:
     def stop(self, how="immediate"):
         subprocess.run([str(SCRIPT), "stop", str(self.directory), how], check=False)
 
+    def follow(self, primary):
+        """Starts a standby of another server."""
+        subprocess.run([str(SCRIPT), "standby", str(self.directory), str(primary.directory)], check=True)
+
+    def promote(self):
+        subprocess.run([str(SCRIPT), "promote", str(self.directory)], check=True)
+
     def sql(self, text, database="postgres"):
         command = [self.psql, "-qAt", "-h", str(self.socket), "-U", "postgres", "-d", database, "-c", text]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()

@@ -64,7 +64,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         }
         None => (file.zeo.addresses, file.listens),
     };
-    let storages = if options.filenames.is_empty() {
+    let mut storages = if options.filenames.is_empty() {
         named(file.storages).map_err(|error| error.to_string())?
     } else {
         options.filenames.into_iter().enumerate().map(numbered).collect()
@@ -75,6 +75,9 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
     warnings.extend(files::check(&storages)?);
     warnings.extend(storages.iter().flat_map(|named| named.storage.warnings()));
     let read_only = hosted.read_only;
+    if read_only {
+        storages.iter_mut().for_each(|named| named.storage.set_read_only());
+    }
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
     warnings.extend(without_effect(file.zeo.drop_cache_rather_verify, set("ZEO_MTACCEPTOR").is_some()));

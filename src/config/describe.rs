@@ -15,6 +15,7 @@ use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
+use crate::postgres::dsn::Target;
 use crate::server::access::{AccessRules, Who};
 use crate::server::rates::Rates;
 use crate::storage::file::NewFileFormat;
@@ -371,9 +372,15 @@ fn client_storage(options: &ClientOptions) -> String {
 fn database_storage(options: &PostgresOptions) -> String {
     let defaults = PostgresOptions::new(options.dsn.clone());
     let mut text = format!("PostgreSQL, {}", options.dsn.describe());
+    let at = match options.dsn.target {
+        Target::Standby => ", at a standby",
+        Target::PreferStandby => ", at a standby if there is one",
+        _ => "",
+    };
     if let Some(name) = &options.name {
         text.push_str(&format!(", named '{name}'"));
     }
+    text.push_str(at);
     if options.read_only {
         text.push_str(", read-only");
     }

@@ -87,6 +87,28 @@ impl StorageConfig {
         }
     }
 
+    /// Nothing is stored: a database is not changed by opening it, and may be at a standby.
+    pub fn set_read_only(&mut self) {
+        match self {
+            StorageConfig::Postgres(database) => database.options.read_only = true,
+            StorageConfig::Demo(demo) => {
+                [&mut demo.base, &mut demo.changes]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| part.set_read_only());
+            }
+            StorageConfig::Blob(blob) => blob.base.set_read_only(),
+            StorageConfig::Zlib(zlib) => zlib.base.set_read_only(),
+            StorageConfig::Before(before) => before.base.set_read_only(),
+            StorageConfig::Own(own) => own.base.iter_mut().for_each(|base| base.set_read_only()),
+            // A file may be opened for writing by a server that does not write, as Python's.
+            StorageConfig::File(_)
+            | StorageConfig::Mapping { .. }
+            | StorageConfig::Temporary { .. }
+            | StorageConfig::Client(_) => {}
+        }
+    }
+
     /// The storages in it that have no other storage in them.
     fn leaves(&self) -> Vec<&StorageConfig> {
         match self {

@@ -69,6 +69,9 @@ macro_rules! __forward {
     (@sync_counts $base:ident) => {
         fn sync_counts(&self) -> Option<$crate::storage::SyncCounts> { self.$base.sync_counts() }
     };
+    (@replication $base:ident) => {
+        fn replication(&self) -> Option<$crate::storage::Replication> { self.$base.replication() }
+    };
     (@failure $base:ident) => {
         fn failure(&self) -> Option<String> { self.$base.failure() }
     };

@@ -148,6 +148,12 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         None
     }
 
+    /// Of a database that others replicate: whether this is its primary or a standby. `None`: it is none, or it is not
+    /// known yet.
+    fn replication(&self) -> Option<Replication> {
+        None
+    }
+
     /// How groups of transactions were made durable since the storage was opened; `None` if there is nothing to sync.
     fn sync_counts(&self) -> Option<SyncCounts> {
         None

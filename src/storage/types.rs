@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Result, StorageError};
 use crate::base::cancel::Cancel;
@@ -41,6 +42,18 @@ pub struct CacheCounts {
     pub used: u64,
     /// Bytes that it may use.
     pub size: u64,
+}
+
+/// A database that is replicated, and the server of it that is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Replication {
+    /// It replays what the primary has written, and cannot be written itself.
+    pub is_standby: bool,
+    /// The standby has a connection to the server that it follows.
+    pub is_connected: bool,
+    /// How old its state is; zero of a primary, and of a standby that has replayed all that it has received from a
+    /// server which it is connected to. `None`: it is not known.
+    pub behind: Option<Duration>,
 }
 
 /// How groups of transactions were made durable.

@@ -8,6 +8,7 @@ mod copies;
 mod failures;
 mod free;
 mod packs;
+mod standby;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

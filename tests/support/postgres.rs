@@ -38,6 +38,11 @@ impl PostgresServer {
         standby
     }
 
+    /// Starts a stopped server or standby as it is.
+    pub fn again(&self) {
+        assert!(run("again", self.dir(), &[]));
+    }
+
     /// Makes a standby writable.
     pub fn promote(&self) {
         assert!(run("promote", self.dir(), &[]));

@@ -235,6 +235,8 @@ ranks! {
     PostgresReaders permits [];
     /// The answer to one question.
     PostgresAnswer permits [];
+    /// What is known of the replication of a database.
+    PostgresReplication permits [];
     /// The snapshots of a database that lists are read from.
     PostgresSnapshots permits [];
     /// The session of one of them.

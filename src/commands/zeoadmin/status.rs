@@ -143,6 +143,15 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
             (time(field(storage, &["last_transaction_time"])), span((now - last).max(0.0)));
         writeln!(out, "  last transaction {}, {last_time} ({ago} ago)", text_of(&["last_transaction"]))?;
     }
+    if text_of(&["replication", "role"]) == "standby" {
+        let is_connected = field(storage, &["replication", "connected"]).as_bool() == Some(true);
+        let connected = if is_connected { "connected" } else { "not connected to its primary" };
+        let behind = match field(storage, &["replication", "behind_seconds"]).as_f64() {
+            Some(seconds) => format!("{} behind", span(seconds)),
+            None => "for an unknown time".into(),
+        };
+        writeln!(out, "  read from a standby, {connected}, {behind}")?;
+    }
     let waiters = list(storage, &["locks", "waiters"]).len();
     let held = match field(storage, &["locks", "oldest_hold_seconds"]).as_f64() {
         Some(seconds) => format!("locks held for {}, {waiters} wait", span(seconds)),

@@ -134,7 +134,7 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
             .map_err(|reason| ConfigError::at(&adapter.start, format!("dsn: {reason}")))?,
     );
     options.name = section.value("name").map(|value| value.text.clone());
-    options.read_only = section.get("read-only", datatypes::boolean)?.unwrap_or(options.read_only);
+    options.read_only = read_only(section, &options.dsn)?;
     options.keep_history = section.get("keep-history", datatypes::boolean)?.unwrap_or(options.keep_history);
     options.create_schema =
         section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
@@ -152,6 +152,19 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
         Some(format!("{}: {name} has no effect: {why}", value.location))
     });
     Ok(PostgresStorageConfig { options, location: section.start.clone(), warnings: warnings.collect() })
+}
+
+/// A connection string that asks for a standby is one of a storage that is only read.
+fn read_only(section: &Section, dsn: &Dsn) -> Result<bool, ConfigError> {
+    match section.get("read-only", datatypes::boolean)? {
+        Some(false) if dsn.target.is_for_reading() => {
+            let location = section.value("read-only").map_or(&section.start, |value| &value.location);
+            let what =
+                "read-only false: the target_session_attrs of the dsn asks for a server that is only read";
+            Err(ConfigError::at(location, what))
+        }
+        read_only => Ok(read_only.unwrap_or(dsn.target.is_for_reading())),
+    }
 }
 
 /// Where blobs are.

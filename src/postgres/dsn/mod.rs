@@ -25,7 +25,7 @@ use keys::Settings;
 pub use machine::uid_of;
 pub use values::{Binding, FileAt, Method, RequiredAuth, Roots, Ssl, SslMode, Target};
 
-use super::peer::KeepAlive;
+use super::peer::{KeepAlive, Peer, SocketPlace};
 
 /// What a connection string says, with everything else that it depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,6 +104,16 @@ impl Dsn {
             passfile::find(self.passfile.as_ref()?, wanted)
         };
         self.password.clone().or_else(from_file)
+    }
+
+    /// The same, for one server alone, to which a session has been opened.
+    pub fn only_at(&self, peer: &Peer) -> Dsn {
+        let address = match &peer.place {
+            SocketPlace::Tcp(address) => Some(address.ip()),
+            SocketPlace::Unix(_) => None,
+        };
+        let host = Host { host: peer.host.clone(), address, port: peer.port };
+        Dsn { hosts: vec![host], target: Target::Any, ..self.clone() }
     }
 
     /// Hosts, database and user, for log lines. Without the password.

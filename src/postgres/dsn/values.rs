@@ -110,6 +110,13 @@ pub enum Target {
     PreferStandby,
 }
 
+impl Target {
+    /// Whether it asks for a server that is only read.
+    pub fn is_for_reading(self) -> bool {
+        matches!(self, Target::ReadOnly | Target::Standby | Target::PreferStandby)
+    }
+}
+
 pub fn target(settings: &Settings) -> Result<Target, DsnError> {
     let words = [
         ("any", Target::Any),

@@ -3,7 +3,7 @@
 use super::text::FamilyKind::{Counter, Gauge, Histogram};
 use super::text::{FamilyKind, MetricsText, Number};
 use crate::base::histogram::Distribution;
-use crate::server::status::storage::{StorageReport, StorageState};
+use crate::server::status::storage::{ReplicationReport, StorageReport, StorageState};
 
 /// Histograms of times are counted in nanoseconds.
 const NANOS: f64 = 1e9;
@@ -23,6 +23,7 @@ pub fn add(out: &mut MetricsText, storages: &[StorageReport]) {
     all.packs();
     all.scrubs();
     all.caches();
+    all.replication();
 }
 
 impl Storages<'_> {
@@ -236,6 +237,18 @@ impl Storages<'_> {
         });
         self.known("zeo_scrub_next_timestamp_seconds", "When the next check of the file is due.", |s| {
             s.scrub.as_ref().map(|scrub| scrub.next)
+        });
+    }
+
+    fn replication(&mut self) {
+        let standby = |s: &StorageReport| s.replication.clone().filter(ReplicationReport::is_standby);
+        self.known("zeo_database_standby", "Whether the database is read from a standby.", |s| {
+            s.replication.as_ref().map(ReplicationReport::is_standby)
+        });
+        let help = "Whether the standby is connected to the server that it follows.";
+        self.known("zeo_database_standby_connected", help, |s| Some(standby(s)?.connected));
+        self.known("zeo_database_standby_behind_seconds", "How old the state of the standby is.", |s| {
+            standby(s)?.behind_seconds
         });
     }
 

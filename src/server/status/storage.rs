@@ -17,7 +17,7 @@ use crate::server::disk_space::{DiskSpace, DiskUse};
 use crate::server::hosted::Hosted;
 use crate::server::recent_conflicts::RefusedConflict;
 use crate::server::stats;
-use crate::storage::{Distribution, SyncCounts};
+use crate::storage::{Distribution, Replication, SyncCounts};
 
 /// A storage.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +52,8 @@ pub struct StorageReport {
     pub scrub: Option<ScrubReport>,
     /// The cache of a `<zeoclient>`.
     pub cache: Option<CacheCounters>,
+    /// Of a database: the server of it that is read.
+    pub replication: Option<ReplicationReport>,
     pub disks: Vec<DiskReport>,
     /// What it has done in the last hour.
     pub history: HistoryReport,
@@ -134,6 +136,17 @@ pub struct CacheCounters {
     pub size_bytes: u64,
 }
 
+/// A database that is replicated.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicationReport {
+    /// `primary` or `standby`.
+    pub role: &'static str,
+    /// Whether a standby is connected to the server that it follows.
+    pub connected: bool,
+    /// How old its state is. `None`: it is not known.
+    pub behind_seconds: Option<f64>,
+}
+
 /// A directory, and the room in its file system.
 #[derive(Clone, Debug, Serialize)]
 pub struct DiskReport {
@@ -196,6 +209,7 @@ impl StorageReport {
             pack: PackReport::of(hosted),
             scrub: ScrubReport::of(hosted),
             cache,
+            replication: hosted.storage.replication().map(ReplicationReport::of),
             disks: disks.iter().filter(own).cloned().collect(),
             history: HistoryReport::of(hosted),
             clients,
@@ -206,6 +220,20 @@ impl StorageReport {
 
     pub(super) fn has_client(&self, id: u64) -> bool {
         self.clients.binary_search_by_key(&id, |client| client.id).is_ok()
+    }
+}
+
+impl ReplicationReport {
+    fn of(replication: Replication) -> ReplicationReport {
+        ReplicationReport {
+            role: if replication.is_standby { "standby" } else { "primary" },
+            connected: replication.is_connected,
+            behind_seconds: replication.behind.map(|behind| behind.as_secs_f64()),
+        }
+    }
+
+    pub fn is_standby(&self) -> bool {
+        self.role == "standby"
     }
 }
 

@@ -84,6 +84,11 @@ impl Storage for DemoStorage {
         self.base.cache_counts()
     }
 
+    /// The base is what may be a standby's.
+    fn replication(&self) -> Option<crate::storage::Replication> {
+        self.base.replication()
+    }
+
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
         let blobs = self.changes.blobs().map(|_| ("ZODB.interfaces", "IBlobStorage"));
         let undoable = self.undo().map(|_| ("ZODB.interfaces", "IStorageUndoable"));

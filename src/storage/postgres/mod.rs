@@ -11,6 +11,8 @@
 //! - `readers` are the sessions for reading, which all clients of the server share. `records` keeps current records in
 //!   memory, and `former` those that a database without history has lost.
 //! - `snapshot` is what lists of transactions are read from.
+//! - `standby` tells primary and standby apart. A storage that is only read may be at a standby: it follows what that
+//!   replays, and changes nothing.
 //! - `blobs` has the blobs, in the database or in a directory.
 //! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack`, `copy` implement the traits.
 //!
@@ -35,6 +37,7 @@ mod session;
 mod shared;
 mod snapshot;
 mod sql;
+mod standby;
 mod undo;
 mod vote;
 mod vote_blobs;
@@ -54,7 +57,9 @@ use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
 use crate::postgres::dsn::Target;
-use crate::storage::{Blobs, Bulk, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
+use crate::storage::{
+    Blobs, Bulk, CacheCounts, Iterate, Pack, Replication, Result, Storage, StorageError, Undo,
+};
 
 /// The memory for former records is this part of that for current ones.
 const FORMER_SHARE: usize = 4;
@@ -75,6 +80,7 @@ impl PostgresStorage {
     ///
     /// Errors: [`StorageError::Disconnected`]; `Refused` if the tables are not those of a supported RelStorage.
     pub fn open(mut options: PostgresOptions) -> Result<PostgresStorage> {
+        options.read_only |= options.dsn.target.is_for_reading();
         if !options.read_only && options.dsn.target == Target::Any {
             // Of several hosts the one that can write.
             options.dsn.target = Target::ReadWrite;
@@ -84,19 +90,21 @@ impl PostgresStorage {
         let shared = Arc::new(DatabaseState::new(
             name.clone(),
             found.sql,
-            Readers::new(name.clone(), options.dsn.clone(), found.identity.clone()),
+            Readers::new(name.clone(), found.home(&options.dsn)),
             RecordCache::new(options.cache_size, options.cache_record_max, found.sql.forgets),
             FormerRecords::new(if found.sql.forgets { options.cache_size / FORMER_SHARE } else { 0 }),
             found.last,
         ));
         let blobs = PostgresBlobs::open(&options, &shared, &found.server)?.map(Arc::new);
         let wake = Wake::new().map_err(StorageError::io("making an eventfd"))?;
+        shared.set_replication(found.replication);
+        let at = if found.replication.is_standby { " at a standby, which is only read" } else { "" };
         let (for_thread, thread_options) = (Arc::clone(&shared), options.clone());
         let sequencer = Sequencer::start(name, wake, move |desk| {
             let writer = found.writer(desk, for_thread, thread_options);
             move || writer.run()
         })?;
-        log::info!(target: LOG, "{}: opened, last transaction {}", shared.name, shared.last());
+        log::info!(target: LOG, "{}: opened{at}, last transaction {}", shared.name, shared.last());
         let sequencer = Arc::new(sequencer);
         shared.set_sequencer(&sequencer);
         // So that the number of objects and the size are known.
@@ -200,6 +208,10 @@ impl Storage for PostgresStorage {
 
     fn packing(&self) -> Option<&dyn Pack> {
         Some(self)
+    }
+
+    fn replication(&self) -> Option<Replication> {
+        self.shared.replication()
     }
 
     fn cache_counts(&self) -> Option<CacheCounts> {

@@ -9,13 +9,14 @@
 //! ([`Readers::renew`]) before anything that it finds is published.
 
 use std::collections::VecDeque;
+use std::iter::repeat_with;
 use std::time::Duration;
 
-use super::session::{self, AskError, LOG, Purpose, lost, only};
+use super::session::{self, AskError, LOG, Purpose, RECOVERY_CONFLICT, lost, only};
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
 use crate::postgres::dsn::Dsn;
-use crate::postgres::{Batch, Connection, Lost, Rows, Statement, TooLarge, Value};
+use crate::postgres::{Answer, Batch, Connection, Lost, Rows, Statement, TooLarge, Value};
 use crate::storage::{Result, StorageError};
 
 /// Sessions at most.
@@ -29,16 +30,21 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The sessions for reading of one storage.
 pub struct Readers {
     name: String,
-    dsn: Dsn,
     pool: Mutex<ReaderPool, rank::PostgresReaders>,
 }
 
-#[derive(Default)]
+/// The server of PostgreSQL at which the sequencer's session is.
+pub struct Home {
+    /// Names this server alone.
+    pub dsn: Dsn,
+    /// See [`session::identity`].
+    pub identity: String,
+}
+
 struct ReaderPool {
     questions: VecDeque<Question>,
     idle: Vec<Connection>,
-    /// The server, see [`session::identity`].
-    identity: String,
+    home: Arc<Home>,
     /// Number of renewals.
     renewals: u64,
     /// Sessions, in use or not, and those that are being opened.
@@ -61,20 +67,28 @@ struct Asker {
 
 enum QuestionOutcome {
     Answered(Result<Rows>),
-    /// The session broke.
+    /// The session broke, or the question can be asked again for another reason.
     Lost(Lost),
 }
 
 impl Readers {
     /// `name`: of the storage, for messages. Sessions are opened when they are needed.
-    pub fn new(name: String, dsn: Dsn, identity: String) -> Readers {
-        Readers { name, dsn, pool: Mutex::new(ReaderPool { identity, ..ReaderPool::default() }) }
+    pub fn new(name: String, home: Home) -> Readers {
+        let pool = ReaderPool {
+            questions: VecDeque::new(),
+            idle: Vec::new(),
+            home: Arc::new(home),
+            renewals: 0,
+            sessions: 0,
+            is_closed: false,
+        };
+        Readers { name, pool: Mutex::new(pool) }
     }
 
     /// Reads come from this server from now on, on new sessions.
-    pub fn renew(&self, identity: String) {
+    pub fn renew(&self, home: Home) {
         let mut pool = self.pool.lock();
-        pool.identity = identity;
+        pool.home = Arc::new(home);
         pool.renewals += 1;
         let idle = std::mem::take(&mut pool.idle);
         pool.sessions -= idle.len();
@@ -98,10 +112,19 @@ impl Readers {
         }
     }
 
-    /// A new session for somebody who needs it alone.
-    pub fn session(&self) -> Result<Connection> {
-        let identity = self.pool.lock().identity.clone();
-        self.open(&identity).map_err(|error| lost(&self.name, &error))
+    /// A new session at the same server, for a thread that needs it alone.
+    pub fn session(&self, purpose: Purpose<'_>) -> std::result::Result<Connection, Lost> {
+        let home = Arc::clone(&self.pool.lock().home);
+        open(&home, purpose)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of renewals: a session that was opened before the last one may be at another server.
+    pub fn renewals(&self) -> u64 {
+        self.pool.lock().renewals
     }
 
     /// All sessions end. Questions that wait, and later ones, fail.
@@ -144,11 +167,11 @@ impl Readers {
             }
             let session = pool.idle.pop();
             pool.sessions += usize::from(session.is_none());
-            let (identity, renewals) = (pool.identity.clone(), pool.renewals);
+            let (home, renewals) = (Arc::clone(&pool.home), pool.renewals);
             let count = pool.questions.len().min(BATCH_MAX);
             let questions: Vec<Question> = pool.questions.drain(..count).collect();
             drop(pool);
-            let session = self.answer(session, &identity, &questions);
+            let session = self.answer(session, &home, &questions);
             pool = self.pool.lock();
             let is_current = pool.renewals == renewals;
             self.give_back(&mut pool, session.filter(|_| is_current));
@@ -167,24 +190,8 @@ impl Readers {
         }
     }
 
-    /// A new session at the sequencer's server.
-    fn open(&self, identity: &str) -> std::result::Result<Connection, Lost> {
-        let mut session = session::open(&self.dsn, Purpose::Read)?;
-        match session::identity(&mut session) {
-            Ok(found) if found == identity => Ok(session),
-            Ok(_) => Err(Lost::new("another server of PostgreSQL has answered")),
-            Err(AskError::Lost(lost)) => Err(lost),
-            Err(AskError::Other(error)) => Err(Lost::new(error.to_string())),
-        }
-    }
-
     /// Asks, and leaves each answer with its asker. Returns the session, unless it broke.
-    fn answer(
-        &self,
-        session: Option<Connection>,
-        identity: &str,
-        questions: &[Question],
-    ) -> Option<Connection> {
+    fn answer(&self, session: Option<Connection>, home: &Home, questions: &[Question]) -> Option<Connection> {
         let fail = |error: &Lost| {
             for question in questions {
                 *question.asker.answer.lock() = Some(QuestionOutcome::Lost(error.clone()));
@@ -192,7 +199,7 @@ impl Readers {
         };
         let mut session = match session {
             Some(session) => session,
-            None => match self.open(identity) {
+            None => match open(home, Purpose::Read) {
                 Ok(session) => session,
                 Err(error) => {
                     log::warn!(target: LOG, "{}: {error}", self.name);
@@ -203,10 +210,11 @@ impl Readers {
         };
         match ask_all(&mut session, questions) {
             Ok(answers) => {
-                let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-                for (question, answer) in questions.iter().zip(answers) {
-                    let answer = answer.unwrap_or_else(|| Err(session::malformed("a result")));
-                    *question.asker.answer.lock() = Some(QuestionOutcome::Answered(answer));
+                let missing = || QuestionOutcome::Answered(Err(session::malformed("a result")));
+                for (question, answer) in
+                    questions.iter().zip(answers.into_iter().chain(repeat_with(missing)))
+                {
+                    *question.asker.answer.lock() = Some(answer);
                 }
                 Some(session)
             }
@@ -218,6 +226,17 @@ impl Readers {
     }
 }
 
+/// A new session at this server.
+fn open(home: &Home, purpose: Purpose<'_>) -> std::result::Result<Connection, Lost> {
+    let mut session = session::open(&home.dsn, purpose)?;
+    match session::identity(&mut session) {
+        Ok(found) if found == home.identity => Ok(session),
+        Ok(_) => Err(Lost::new("another server of PostgreSQL has answered")),
+        Err(AskError::Lost(lost)) => Err(lost),
+        Err(AskError::Other(error)) => Err(Lost::new(error.to_string())),
+    }
+}
+
 impl ReaderPool {
     fn has_session(&self) -> bool {
         !self.idle.is_empty() || self.sessions < SESSIONS_MAX
@@ -226,16 +245,29 @@ impl ReaderPool {
 
 /// Asks all in one message, as one database transaction, which costs the server less than one for each. If one of them
 /// fails, all are asked again, each on its own.
-fn ask_all(session: &mut Connection, questions: &[Question]) -> std::result::Result<Vec<Result<Rows>>, Lost> {
+fn ask_all(
+    session: &mut Connection,
+    questions: &[Question],
+) -> std::result::Result<Vec<QuestionOutcome>, Lost> {
     let too_large = |error: TooLarge| Lost::new(error.to_string());
     if questions.len() > 1 {
         let together = session.run(&batch_of(questions, false).map_err(too_large)?)?;
         if let Some(Ok(rows)) = together.into_iter().next() {
-            return Ok(rows.into_iter().map(Ok).collect());
+            return Ok(rows.into_iter().map(|rows| QuestionOutcome::Answered(Ok(rows))).collect());
         }
     }
     let apart = session.run(&batch_of(questions, true).map_err(too_large)?)?;
-    Ok(apart.into_iter().map(only).collect())
+    Ok(apart.into_iter().map(outcome).collect())
+}
+
+/// What a standby has ended, because replication waited for it, is asked again.
+fn outcome(answer: Answer) -> QuestionOutcome {
+    match &answer {
+        Err(error) if error.code.as_str() == RECOVERY_CONFLICT => {
+            QuestionOutcome::Lost(Lost::by_server(error))
+        }
+        _ => QuestionOutcome::Answered(only(answer)),
+    }
 }
 
 /// `apart`: each is a database transaction of its own.

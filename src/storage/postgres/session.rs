@@ -20,6 +20,8 @@ pub enum Purpose<'a> {
     /// Locks, commits, and the search for what others have committed. `server`: the name of the row in
     /// `runzeo_writers`, by which this session is found and ended after its connection is lost.
     Write { server: &'a str },
+    /// The search alone, of a storage that is only read.
+    Follow,
     /// Reads of published states.
     Read,
     /// Large objects.
@@ -34,6 +36,7 @@ impl Purpose<'_> {
     pub fn application_name(self) -> String {
         match self {
             Purpose::Write { server } => format!("runzeo: writer {server}"),
+            Purpose::Follow => "runzeo: follower".into(),
             Purpose::Read => "runzeo: reader".into(),
             Purpose::Blobs { server } => format!("runzeo: blobs {server}"),
             Purpose::Pack => "runzeo: pack".into(),
@@ -84,7 +87,7 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         // Compiling one would take a second, in each session.
         ("jit", "off"),
     ];
-    let plans = if let Purpose::Write { .. } = purpose { WRITER_PLANS } else { &[] };
+    let plans = if let Purpose::Write { .. } | Purpose::Follow = purpose { WRITER_PLANS } else { &[] };
     let settings = settings.iter().chain(plans);
     let application_name = purpose.application_name();
     let session = Connection::open(
@@ -102,6 +105,11 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         named.map_err(|error| Lost::by_server(&error))?;
     }
     Ok(session)
+}
+
+/// Hears of other servers' commits. On a standby this is an error.
+pub fn listen(session: &mut Connection) -> std::result::Result<(), AskError> {
+    session.simple("listen runzeo").map_err(AskError::Lost)?.map_err(|error| AskError::Other(refused(&error)))
 }
 
 /// Tells the servers of a database, and their starts, apart.
@@ -158,10 +166,21 @@ pub fn only(answer: Answer) -> Result<Rows> {
     rows.into_iter().next().ok_or_else(|| malformed("a result"))
 }
 
+/// `serialization_failure`: a standby has ended a statement that replication waited for. (Nothing here is
+/// serializable.)
+pub const RECOVERY_CONFLICT: &str = "40001";
+
 /// The error of a statement, for a client.
 pub fn refused(error: &ServerError) -> StorageError {
     match error.code.as_str() {
         "25006" => StorageError::ReadOnly,
+        RECOVERY_CONFLICT => StorageError::Server {
+            class: STORAGE_ERROR.into(),
+            message: format!(
+                "PostgreSQL: {error}. A standby ends what keeps replication waiting: hot_standby_feedback = on there, \
+                 or a longer max_standby_streaming_delay, avoids it"
+            ),
+        },
         "53200" => StorageError::Server {
             class: STORAGE_ERROR.into(),
             message: format!(

@@ -10,9 +10,9 @@ use super::session::malformed;
 use super::sql::{self, Statements};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::base::sync::{Arc, AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering, rank};
 use crate::postgres::{Row, Rows, Statement};
-use crate::storage::{Conflict, DataRecord, Loaded, PublisherSlot, Result, StorageError};
+use crate::storage::{Conflict, DataRecord, Loaded, PublisherSlot, Replication, Result, StorageError};
 
 /// How often a read that finds a state of after the last published transaction waits for the publication, before its
 /// client has to try again.
@@ -22,7 +22,7 @@ const AHEAD_MAX: usize = 20;
 pub struct DatabaseState {
     pub name: String,
     pub sql: &'static Statements,
-    pub readers: Readers,
+    pub readers: Arc<Readers>,
     pub records: RecordCache,
     /// Revisions that the database has no more.
     pub former: FormerRecords,
@@ -32,6 +32,8 @@ pub struct DatabaseState {
     /// Estimates, of the database.
     pub object_count: AtomicU64,
     pub size: AtomicU64,
+    /// The server of PostgreSQL.
+    replication: Mutex<Option<Replication>, rank::PostgresReplication>,
     /// Publishes what others have committed.
     sequencer: OnceLock<Weak<Sequencer>>,
     /// Why nothing can be read or stored any more.
@@ -50,9 +52,10 @@ impl DatabaseState {
         DatabaseState {
             name,
             sql,
-            readers,
+            readers: Arc::new(readers),
             records,
             former,
+            replication: Mutex::default(),
             sequencer: OnceLock::new(),
             publisher: PublisherSlot::default(),
             published: AtomicU64::new(published.0),
@@ -83,6 +86,15 @@ impl DatabaseState {
     /// Makes the state with `last` visible. Changed objects are replaced in `records` afterwards.
     pub fn set_last(&self, last: Tid) {
         self.published.store(last.0, Ordering::SeqCst);
+    }
+
+    /// What is known of the server, for the status.
+    pub fn replication(&self) -> Option<Replication> {
+        *self.replication.lock()
+    }
+
+    pub fn set_replication(&self, replication: Replication) {
+        *self.replication.lock() = Some(replication);
     }
 
     pub fn set_sequencer(&self, sequencer: &Arc<Sequencer>) {

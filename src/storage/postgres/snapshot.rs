@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Weak;
 
-use super::session::{self, AskError, ask, lost, malformed};
+use super::session::{self, AskError, Purpose, ask, lost, malformed};
 use super::shared::{DatabaseState, tid};
 use super::sql::Statements;
 use crate::base::ids::Tid;
@@ -49,7 +49,8 @@ impl Snapshots {
             return Ok((ListSource::Tables(Arc::clone(shared)), shared.last()));
         }
         self.make_room();
-        let mut session = shared.readers.session()?;
+        let session = shared.readers.session(Purpose::Read);
+        let mut session = session.map_err(|error| lost(&shared.name, &error))?;
         let begun = session.simple(BEGIN).map_err(|error| lost(&shared.name, &error))?;
         begun.map_err(|error| session::refused(&error))?;
         let rows = ask(&mut session, &shared.sql.last, &[Value::Int8(0)])?;

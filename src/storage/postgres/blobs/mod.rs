@@ -78,8 +78,7 @@ impl PostgresBlobs {
             name: shared.name.clone(),
             serves_clients: true,
         })?;
-        let sessions =
-            |count_max| Arc::new(Sessions::new(shared.name.clone(), options.dsn.clone(), server, count_max));
+        let sessions = |count_max| Arc::new(Sessions::new(Arc::clone(&shared.readers), server, count_max));
         let uploading = sessions(UPLOADS_MAX);
         let remover = Remover::new(shared.name.clone(), Arc::clone(&uploading));
         if !options.read_only {

@@ -1,12 +1,13 @@
 //! Sessions for what takes long. Each thread that needs one has it for itself; there are only a few, so that a server
-//! with a thousand clients does not use up the connections of the database.
+//! with a thousand clients does not use up the connections of the database. All are at the server at which records are
+//! read: another one may not have a blob yet.
 
 use std::time::Duration;
 
-use super::super::session::{self, AskError, Purpose, lost};
+use super::super::readers::Readers;
+use super::super::session::{AskError, Purpose, lost};
 use crate::base::clock::Stopwatch;
-use crate::base::sync::{Condvar, Mutex, rank};
-use crate::postgres::dsn::Dsn;
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::postgres::{Connection, Lost};
 use crate::storage::{Result, StorageError};
 
@@ -16,9 +17,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// A bounded number of sessions.
 pub struct Sessions {
-    /// Of the storage, for messages.
-    name: String,
-    dsn: Dsn,
+    readers: Arc<Readers>,
     server: String,
     count_max: usize,
     pool: Mutex<Pool, rank::PostgresSessions>,
@@ -28,7 +27,8 @@ pub struct Sessions {
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<Connection>,
+    /// Each with the number of renewals of the storage's sessions when it was opened.
+    idle: Vec<(u64, Connection)>,
     /// Sessions in use.
     used: usize,
     is_closed: bool,
@@ -39,13 +39,14 @@ struct Lease<'a> {
     sessions: &'a Sessions,
     /// `None`: it must be opened, or is lost.
     session: Option<Connection>,
+    renewals: u64,
 }
 
 impl Sessions {
     /// Sessions are opened when they are needed.
-    pub fn new(name: String, dsn: Dsn, server: &str, count_max: usize) -> Sessions {
+    pub fn new(readers: Arc<Readers>, server: &str, count_max: usize) -> Sessions {
         let server = server.to_owned();
-        Sessions { name, dsn, server, count_max, pool: Mutex::default(), freed: Condvar::new() }
+        Sessions { readers, server, count_max, pool: Mutex::default(), freed: Condvar::new() }
     }
 
     /// Does `work` on a session. If the session is lost, `work` begins again on another one.
@@ -65,7 +66,7 @@ impl Sessions {
             drop(lease);
             let since: &mut Stopwatch = lost_at.get_or_insert_with(Stopwatch::start);
             if since.passed() > PATIENCE {
-                return Err(lost(&self.name, &error));
+                return Err(lost(self.readers.name(), &error));
             }
             self.pause()?;
         }
@@ -82,14 +83,17 @@ impl Sessions {
     }
 
     fn lease(&self) -> Result<Lease<'_>> {
+        let renewals = self.readers.renewals();
         let mut pool = self.pool.lock();
         loop {
             if pool.is_closed {
-                return Err(StorageError::Closed(format!("{} is closed", self.name)));
+                return Err(self.closed());
             }
             if pool.used < self.count_max {
                 pool.used += 1;
-                return Ok(Lease { sessions: self, session: pool.idle.pop() });
+                let is_current = |(at, session): (u64, Connection)| (at == renewals).then_some(session);
+                let session = pool.idle.pop().and_then(is_current);
+                return Ok(Lease { sessions: self, session, renewals });
             }
             pool = self.freed.wait(pool);
         }
@@ -98,7 +102,11 @@ impl Sessions {
     /// Waits a little after a session has broken.
     fn pause(&self) -> Result<()> {
         let pool = self.freed.wait_timeout(self.pool.lock(), RETRY);
-        if pool.is_closed { Err(StorageError::Closed(format!("{} is closed", self.name))) } else { Ok(()) }
+        if pool.is_closed { Err(self.closed()) } else { Ok(()) }
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Closed(format!("{} is closed", self.readers.name()))
     }
 }
 
@@ -108,7 +116,7 @@ impl Lease<'_> {
             Some(session) => Ok(session),
             session => {
                 let purpose = Purpose::Blobs { server: &self.sessions.server };
-                Ok(session.insert(session::open(&self.sessions.dsn, purpose)?))
+                Ok(session.insert(self.sessions.readers.session(purpose)?))
             }
         }
     }
@@ -122,7 +130,8 @@ impl Drop for Lease<'_> {
         let unwanted = if pool.is_closed {
             session
         } else {
-            pool.idle.extend(session);
+            let renewals = self.renewals;
+            pool.idle.extend(session.map(|session| (renewals, session)));
             None
         };
         drop(pool);

@@ -55,8 +55,7 @@ impl Bulk for PostgresStorage {
         self.check_writable()?;
         self.sequencer.catch_up()?;
         let last = self.shared.last();
-        let session =
-            CopySession::open(self.shared.name.clone(), &self.options.dsn, self.blobs.clone(), last)?;
+        let session = CopySession::open(&self.shared, self.blobs.clone(), last)?;
         let (to, messages) = sync_channel(AHEAD);
         let thread = std::thread::Builder::new().name("zeo-copy".into());
         let thread = thread.spawn(move || send(session, &messages));

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::blobs::PostgresBlobs;
-use super::super::session::{self, AskError, LOG, Purpose, ask, lost, malformed, refused};
+use super::super::session::{AskError, LOG, Purpose, ask, lost, malformed, refused};
+use super::super::shared::DatabaseState;
 use super::super::sql::{copy as sql, pack};
 use super::segment::{CopiedBlob, Segment};
 use crate::base::ids::{Oid, Tid};
-use crate::postgres::dsn::Dsn;
 use crate::postgres::{Batch, BinaryRows, Connection, ServerError, Statement, Value};
 use crate::storage::blob::{Placement, StagedBlob};
 use crate::storage::{BlobFile, Result, StorageError};
@@ -55,13 +55,9 @@ struct OpenBatch {
 
 impl CopySession {
     /// `last`: the newest transaction. No other one may be committed beside the copy.
-    pub fn open(
-        name: String,
-        dsn: &Dsn,
-        blobs: Option<Arc<PostgresBlobs>>,
-        last: Tid,
-    ) -> Result<CopySession> {
-        let session = session::open(dsn, Purpose::Copy).map_err(|error| lost(&name, &error))?;
+    pub fn open(shared: &DatabaseState, blobs: Option<Arc<PostgresBlobs>>, last: Tid) -> Result<CopySession> {
+        let name = shared.name.clone();
+        let session = shared.readers.session(Purpose::Copy).map_err(|error| lost(&name, &error))?;
         let mut copy = CopySession {
             name,
             session,

@@ -26,7 +26,7 @@ impl PackSession {
     /// A session that only reads.
     pub fn open(storage: &PostgresStorage) -> Result<PackSession> {
         let name = storage.shared.name.clone();
-        let session = session::open(&storage.options.dsn, Purpose::Pack);
+        let session = storage.shared.readers.session(Purpose::Pack);
         let session = session.map_err(|error| session::lost(&name, &error))?;
         let mut session = PackSession { session, name };
         session.simple(SETTINGS)?;

@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use super::super::session::{self, AskError, LOG, Purpose, ask, malformed};
+use super::super::readers::Home;
+use super::super::session::{self, AskError, LOG, ask};
+use super::super::standby::{self, Presence};
 use super::desk::Finish;
 use super::group::{self, Foreign, Group};
 use super::locks::{self, NotGranted};
@@ -104,15 +106,32 @@ impl SequencerThread {
     /// One attempt.
     fn replace(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
         let old = self.session.backend_pid();
-        let purpose = Purpose::Write { server: &self.server };
+        let purpose = super::start::purpose(self.read_only, &self.server);
         let mut session = session::open(&self.options.dsn, purpose)?;
         if !self.read_only {
             end_old(&mut session, old, &purpose.application_name())?;
         }
-        super::start::listen(&mut session, self.read_only)?;
-        self.shared.readers.renew(session::identity(&mut session)?);
+        let state = standby::state(&mut session)?;
+        let (last, is_there) = (self.shared.last(), &self.shared.sql.is_there);
+        let presence = standby::presence(&mut session, is_there, last, state, self.state.position)?;
+        if presence == Presence::Behind {
+            let why = format!("{} is a standby that has not replayed transaction {last} yet", session.peer());
+            return Err(NotYet::Other(why));
+        }
+        if !state.is_standby {
+            session::listen(&mut session)?;
+        }
+        let identity = session::identity(&mut session)?;
+        let home = Home { dsn: self.options.dsn.only_at(session.peer()), identity };
         self.session = session;
+        if presence == Presence::Lost {
+            self.lose(last, group.take());
+            return Ok(());
+        }
+        self.shared.readers.renew(home);
         self.look(group)?;
+        self.state = standby::state(&mut self.session)?;
+        self.last_estimate = None;
         if self.read_only {
             return Ok(());
         }
@@ -128,16 +147,10 @@ impl SequencerThread {
     /// Publishes what was committed since, `group` among it or not.
     fn look(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
         let last = self.shared.last();
-        if last != Tid::ZERO && !self.is_there(last)? {
-            self.fail_for_good(last);
-            self.leave_unknown(group.take(), "the database has lost transactions since");
-            return Ok(());
-        }
         let mark = if self.read_only { None } else { self.mark()? };
         if mark.as_ref().is_some_and(|mark| mark.number < self.number) {
             // Of a group that was committed nothing is known.
-            self.fail_for_good(last);
-            self.leave_unknown(group.take(), "the database has lost transactions since");
+            self.lose(last, group.take());
             return Ok(());
         }
         if mark.is_none() && !self.read_only {
@@ -171,10 +184,10 @@ impl SequencerThread {
         Ok(())
     }
 
-    fn is_there(&mut self, tid: Tid) -> std::result::Result<bool, NotYet> {
-        let rows = ask(&mut self.session, &self.shared.sql.is_there, &[Value::Int8(tid.0 as i64)])?;
-        let row = rows.first().ok_or_else(|| malformed("a transaction"))?;
-        Ok(row.required_bool(0).map_err(StorageError::from)?)
+    /// The database lacks what clients have seen.
+    fn lose(&mut self, last: Tid, group: Option<Group>) {
+        self.fail_for_good(last);
+        self.leave_unknown(group, "the database has lost transactions since");
     }
 
     /// `None`: there is no row of this server.

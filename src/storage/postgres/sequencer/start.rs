@@ -4,17 +4,20 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::super::options::PostgresOptions;
+use super::super::readers::Home;
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::{Statements, free, functions, preserving, schema};
+use super::super::standby::{self, ServerState};
 use super::desk::Desk;
 use super::gather::Gathering;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
-use crate::postgres::{Connection, Statement, Type, Value};
-use crate::storage::{Refusal, Result, StorageError};
+use crate::postgres::dsn::{Dsn, Target};
+use crate::postgres::{Connection, Lost, Statement, Type, Value};
+use crate::storage::{Refusal, Replication, Result, StorageError};
 
 static OUR_TABLES: Statement = Statement {
     sql: "select table_name::text from information_schema.tables \
@@ -32,7 +35,6 @@ static HAS_OLD_COLUMN: Statement = Statement {
           where table_schema = 'public' and table_name = 'transaction' and column_name = 'empty')",
     types: &[],
 };
-static IS_STANDBY: Statement = Statement { sql: "select pg_is_in_recovery()", types: &[] };
 /// A server that has gone without a word has left its row behind; the one with the greatest tid stays.
 static REGISTER: Statement = Statement {
     sql: "with gone as (delete from runzeo_writers w where tid < (select max(tid) from runzeo_writers) \
@@ -46,8 +48,10 @@ const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 /// A database that is ready to be served.
 pub struct ReadyDatabase {
     session: Connection,
-    /// See [`session::identity`].
-    pub identity: String,
+    /// The server that it is at.
+    identity: String,
+    state: ServerState,
+    pub replication: Replication,
     /// The name of this server in the database.
     pub server: String,
     /// The newest transaction.
@@ -59,17 +63,15 @@ pub struct ReadyDatabase {
 pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
     let name = options.name();
     let server = random_name()?;
-    let purpose = Purpose::Write { server: &server };
-    let session = session::open(&options.dsn, purpose);
-    let mut session = session.map_err(|error| StorageError::Disconnected(format!("{name}: {error}")))?;
-    let rows = ask(&mut session, &IS_STANDBY, &[])?;
-    let is_standby = rows.first().ok_or_else(|| malformed("its state"))?.required_bool(0)?;
-    if is_standby && !options.read_only {
-        return Err(refusal(&name, "it is a standby: set read-only, or connect to the primary"));
+    let mut session = session::open(&options.dsn, purpose(options.read_only, &server))
+        .map_err(|lost| at_standby(options, &name, lost))?;
+    let state = standby::state(&mut session)?;
+    if state.is_standby && !options.read_only {
+        return Err(refusal(&name, &is_standby(&session)));
     }
     let may_create = options.create_schema && !options.read_only;
     let mut sql = if options.keep_history { &preserving::STATEMENTS } else { &free::STATEMENTS };
-    check_tables(&mut session, &name, sql, may_create)?;
+    check_tables(&mut session, &name, sql, options.read_only, may_create)?;
     if options.read_only && sql.forgets && !has_functions(&mut session, sql)? {
         sql = &free::READ_ONLY;
     }
@@ -77,14 +79,51 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
         create_functions(&mut session, sql)?;
         register(&mut session, &server)?;
     }
-    listen(&mut session, is_standby)?;
+    if !state.is_standby {
+        session::listen(&mut session)?;
+    }
     let rows = ask(&mut session, &sql.last, &[Value::Int8(0)])?;
     let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
     let identity = session::identity(&mut session)?;
-    Ok(ReadyDatabase { session, identity, server, last, sql })
+    // Behind what was just found.
+    let state = standby::state(&mut session)?;
+    let replication = standby::replication(&mut session)?;
+    Ok(ReadyDatabase { session, identity, state, replication, server, last, sql })
+}
+
+/// What the sequencer's session is for.
+pub fn purpose(read_only: bool, server: &str) -> Purpose<'_> {
+    if read_only { Purpose::Follow } else { Purpose::Write { server } }
+}
+
+/// A storage that is to write has found no server for it: says so, if there is a standby.
+fn at_standby(options: &PostgresOptions, name: &str, lost: Lost) -> StorageError {
+    if !options.read_only {
+        let mut any = options.dsn.clone();
+        any.target = Target::Any;
+        if let Ok(mut session) = session::open(&any, Purpose::Read)
+            && standby::state(&mut session).is_ok_and(|state| state.is_standby)
+        {
+            return refusal(name, &is_standby(&session));
+        }
+    }
+    StorageError::Disconnected(format!("{name}: {lost}"))
+}
+
+fn is_standby(session: &Connection) -> String {
+    format!(
+        "{} is a standby, which cannot be written: name all servers of the database in the dsn, with \
+         target_session_attrs=read-write, or set read-only true to serve what it has",
+        session.peer()
+    )
 }
 
 impl ReadyDatabase {
+    /// The server that all sessions are at.
+    pub fn home(&self, dsn: &Dsn) -> Home {
+        Home { dsn: dsn.only_at(self.session.peer()), identity: self.identity.clone() }
+    }
+
     /// The state of the sequencer's thread.
     pub fn writer(
         self,
@@ -112,6 +151,7 @@ impl ReadyDatabase {
             last_estimate: None,
             commit_wait: Duration::ZERO,
             noted: self.last,
+            state: self.state,
         }
     }
 }
@@ -121,19 +161,12 @@ pub fn register(session: &mut Connection, server: &str) -> std::result::Result<(
     ask(session, &REGISTER, &[Value::Text(server)]).map(drop)
 }
 
-/// Hears of other servers' commits. A standby cannot listen.
-pub fn listen(session: &mut Connection, is_standby: bool) -> std::result::Result<(), AskError> {
-    if is_standby {
-        return Ok(());
-    }
-    session.simple("listen runzeo").map_err(AskError::Lost)?.map_err(|error| AskError::Other(refused(&error)))
-}
-
 /// The tables of the kind of database that is configured, all of them; or none, and they are created.
 fn check_tables(
     session: &mut Connection,
     name: &str,
     sql: &'static Statements,
+    read_only: bool,
     may_create: bool,
 ) -> Result<()> {
     let is_true = |session: &mut Connection, statement: &'static Statement| -> Result<bool> {
@@ -155,7 +188,12 @@ fn check_tables(
         return Ok(());
     }
     if !may_create {
-        return Err(refusal(name, &format!("tables are missing: {}", missing.join(", "))));
+        let advice = if read_only {
+            "; a read-only storage creates none: begin with a server that writes, and let a standby replay that"
+        } else {
+            ""
+        };
+        return Err(refusal(name, &format!("tables are missing: {}{advice}", missing.join(", "))));
     }
     if !there.is_empty() {
         return Err(refusal(

@@ -7,9 +7,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::super::options::PostgresOptions;
-use super::super::session::{AskError, LOG, ask, malformed, refused};
+use super::super::session::{self, AskError, LOG, RECOVERY_CONFLICT, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
+use super::super::standby::{self, ServerState};
 use super::desk::{Desk, Finish};
 use super::gather::Gathering;
 use super::group::{self, Done, Foreign, Group};
@@ -62,6 +63,9 @@ pub struct SequencerThread {
     pub commit_wait: Duration,
     /// The database will not forget that it had transactions up to this one.
     pub noted: Tid,
+    /// The server; of a storage that is only read, as of the last search: at this position it had all that is
+    /// published.
+    pub state: ServerState,
 }
 
 /// Which answer of a message belongs to what.
@@ -160,6 +164,10 @@ impl SequencerThread {
             let last = self.shared.last().0 as i64;
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last)]);
             let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[Value::Int8(last)]));
+            let searched = searched.and_then(|()| match self.read_only {
+                true => batch.execute(&standby::STATE, &[]),
+                false => Ok(()),
+            });
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
         }
@@ -306,19 +314,30 @@ impl SequencerThread {
 
     fn take_search(&mut self, reply: Answer) {
         self.searched();
+        if let Err(error) = &reply
+            && error.code.as_str() == RECOVERY_CONFLICT
+        {
+            // A standby has ended it: it is searched again at once.
+            self.is_notified = true;
+            return;
+        }
         let found = reply.map_err(|error| refused(&error)).and_then(|rows| {
-            let [later, last] = rows.as_slice() else { return Err(malformed("a transaction")) };
+            let [later, last, state @ ..] = rows.as_slice() else { return Err(malformed("a transaction")) };
             let last = last.first().ok_or_else(|| malformed("a transaction"))?.required_int8(0)?;
-            Ok((group::read_later(later)?, Tid(last as u64)))
+            let state = state.first().map(standby::read_state).transpose()?;
+            Ok((group::read_later(later)?, Tid(last as u64), state))
         });
         match found {
-            Ok((_, last)) if last < self.shared.last() => {
+            Ok((_, last, _)) if last < self.shared.last() => {
                 self.fail_for_good(self.shared.last());
                 self.caught_up(|| Ok(()));
             }
-            Ok((foreign, _)) => {
+            Ok((foreign, _, state)) => {
                 self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
                 self.caught_up(|| Ok(()));
+                if let Some(state) = state {
+                    self.take_state(state);
+                }
             }
             Err(error) => {
                 log::error!(target: LOG, "{}: looking for transactions: {error}", self.shared.name);
@@ -326,6 +345,19 @@ impl SequencerThread {
                 self.caught_up(|| Err(StorageError::Disconnected(why.clone())));
             }
         }
+    }
+
+    /// The state of the server, behind a search. A standby that was promoted keeps its sessions.
+    fn take_state(&mut self, state: ServerState) {
+        if self.state.is_standby && !state.is_standby {
+            log::info!(target: LOG, "{}: the standby is the primary now", self.shared.name);
+            self.last_estimate = None;
+            if let Err(error) = session::listen(&mut self.session) {
+                // It is found out with the next search if the session is lost.
+                log::warn!(target: LOG, "{}: {}", self.shared.name, StorageError::from(error));
+            }
+        }
+        self.state = state;
     }
 
     /// A transaction that clients have seen is not in the database any more.
@@ -508,6 +540,7 @@ impl SequencerThread {
         let rows = ask(&mut self.session, &self.shared.sql.estimates, &[])?;
         let row = rows.first().ok_or_else(|| malformed("a size"))?;
         let (mut count, size) = (row.required_int8(0)?, row.required_int8(1)?);
+        self.shared.set_replication(standby::replication(&mut self.session)?);
         if count <= COUNTED_MAX {
             let rows = ask(&mut self.session, &self.shared.sql.count, &[])?;
             count = rows.first().ok_or_else(|| malformed("a number of objects"))?.required_int8(0)?;

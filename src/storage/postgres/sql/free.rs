@@ -38,7 +38,7 @@ pub static STATEMENTS: Statements = Statements {
         types: ONE,
     },
     last: Statement { sql: "select runzeo_newest_1()", types: ONE },
-    is_there: Statement { sql: "select runzeo_newest_1() >= $1", types: ONE },
+    is_there: Statement { sql: "select runzeo_newest_1() >= $1, false", types: ONE },
     // It need not wait for the disk.
     note_last: Some(Statement {
         sql: "update runzeo_last set tid = $1, \
@@ -106,7 +106,11 @@ const BARE: Statements = Statements {
               from object_state",
         types: ONE,
     },
-    is_there: Statement { sql: "select exists (select from object_state) and $1 > 0", types: ONE },
+    // A pack may have removed all that the newest one has written.
+    is_there: Statement {
+        sql: "select coalesce(max(tid) >= $1, false), max(tid) is not null from object_state",
+        types: ONE,
+    },
     note_last: None,
     next_tid: Statement {
         sql: "select greatest(n.tid + 1, $1 + 1, runzeo_now_1()), n.tid \

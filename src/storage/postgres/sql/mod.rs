@@ -56,7 +56,8 @@ pub struct Statements {
     /// `(known) -> tid`: the newest transaction; 0 if there is none. Where it may be forgotten and nothing says what it
     /// was, `known` if that is later.
     pub last: Statement,
-    /// `(tid) -> is there`: whether the database still has this transaction, as far as it can be found out.
+    /// `(tid) -> is there, cannot tell`: whether the database still has this transaction; the second one if that cannot
+    /// be found out.
     pub is_there: Statement,
     /// `(tid)`: the transaction of another client was published. `None`: the database does not forget it.
     pub note_last: Option<Statement>,

@@ -81,7 +81,7 @@ pub static STATEMENTS: Statements = Statements {
         types: ONE,
     },
     last: Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: ONE },
-    is_there: Statement { sql: "select exists (select from transaction where tid = $1)", types: ONE },
+    is_there: Statement { sql: "select exists (select from transaction where tid = $1), false", types: ONE },
     note_last: None,
     next_tid: Statement {
         sql: "select greatest(coalesce(max(tid), 0) + 1, $1 + 1, runzeo_now_1()), coalesce(max(tid), 0) \
