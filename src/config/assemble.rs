@@ -75,9 +75,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
     warnings.extend(files::check(&storages)?);
     warnings.extend(storages.iter().flat_map(|named| named.storage.warnings()));
     let read_only = hosted.read_only;
-    if read_only {
-        storages.iter_mut().for_each(|named| named.storage.set_read_only());
-    }
+    check_databases(&mut storages, read_only).map_err(|error| error.to_string())?;
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
     warnings.extend(without_effect(file.zeo.drop_cache_rather_verify, set("ZEO_MTACCEPTOR").is_some()));
@@ -130,6 +128,16 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         file: options.configuration,
         origins: file.origins,
         warnings,
+    })
+}
+
+/// What a server without writes does not write. `read_only`: of `<zeo>`.
+fn check_databases(storages: &mut [NamedStorage], read_only: bool) -> Result<(), ConfigError> {
+    storages.iter_mut().try_for_each(|named| {
+        if read_only {
+            named.storage.set_read_only();
+        }
+        named.storage.check_replicas()
     })
 }
 

@@ -381,6 +381,12 @@ fn database_storage(options: &PostgresOptions) -> String {
         text.push_str(&format!(", named '{name}'"));
     }
     text.push_str(at);
+    if let Some(conf) = options.replicas() {
+        text.push_str(&format!(", the servers of {}", conf.path.display()));
+        if options.replica_timeout != defaults.replica_timeout {
+            text.push_str(&format!(", with a timeout of {} s", options.replica_timeout.as_secs_f64()));
+        }
+    }
     if options.read_only {
         text.push_str(", read-only");
     }

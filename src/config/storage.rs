@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use super::Location;
+use super::zconfig::ConfigError;
 use crate::base::ids::Tid;
 use crate::base::schedule::Schedule;
 use crate::client::options::ClientOptions;
 use crate::server::pack_schedule::PackSchedule;
 use crate::storage::file::FileStorageOptions;
+use crate::storage::postgres::RO_REPLICA_CONF;
 use crate::storage::postgres::options::PostgresOptions;
 use crate::storage::{StorageKind, StorageSettings};
 
@@ -136,6 +138,19 @@ impl StorageConfig {
         clients.collect()
     }
 
+    /// Refuses what only a storage without writes can do. Whether it has any depends on `<zeo>`, too.
+    pub fn check_replicas(&self) -> Result<(), ConfigError> {
+        for leaf in self.leaves() {
+            if let StorageConfig::Postgres(database) = leaf
+                && let Some(location) =
+                    database.ro_replica_conf.as_ref().filter(|_| !database.options.read_only)
+            {
+                return Err(ConfigError::at(location, RO_REPLICA_CONF));
+            }
+        }
+        Ok(())
+    }
+
     /// Keys without effect, with their lines.
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.leaves().into_iter().flat_map(|leaf| match leaf {
@@ -232,6 +247,8 @@ pub struct PostgresStorageConfig {
     pub options: PostgresOptions,
     /// Where it was configured, for messages.
     pub location: Location,
+    /// Where its `ro-replica-conf` is.
+    pub ro_replica_conf: Option<Location>,
     /// Keys without effect, with their lines.
     pub warnings: Vec<String>,
 }

@@ -1,17 +1,21 @@
 //! A standby that is served read-only: what replication brings, promotions, and standbys that lack something.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
 use runzeo::internal::postgres::Dsn;
 use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{PackProgress, PackRequest, Replication, StorageError};
+use runzeo::storage::{PackProgress, PackRequest, Replication, StorageError, TidAt};
 
 use crate::support::postgres::PostgresServer;
-use crate::support::storage::{Answers, commit, commit_staged, load, load_before, staged};
+use crate::support::storage::{
+    Answers, Outcome, commit, commit_staged, finish_voted, load, load_before, staged,
+};
 use crate::{Sql, eventually, storage};
 
 /// Tables and indexes, and functions, that are not RelStorage's.
@@ -312,4 +316,114 @@ fn refusals_at_the_start() {
     let preferred = options(&[&primary], "target_session_attrs=prefer-standby");
     let reader = open(PostgresOptions { read_only: false, ..preferred });
     assert_eq!((reader.is_read_only(), is_standby(&reader)), (true, Some(false)));
+}
+
+/// A file as of RelStorage's `replica-conf`.
+fn write_list(path: &Path, servers: &[&PostgresServer]) {
+    let lines = servers.iter().map(|server| format!("{}\n", server.socket_dir().display()));
+    // Put in place as a whole: half a list would be read, too.
+    let new = path.with_extension("new");
+    std::fs::write(&new, lines.collect::<String>()).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+fn is_at(server: &PostgresServer, what: &str) -> bool {
+    let sessions =
+        format!("select count(*) from pg_stat_activity where application_name like 'runzeo: {what}%'");
+    Sql::connect(server).number(&sessions) > 0
+}
+
+/// The servers of the file are tried in their order, and after the timeout the first one again.
+#[test]
+fn a_reader_goes_back_to_the_first_of_its_replicas() {
+    let Some(primary) = PostgresServer::start(&["--set", "log_connections=on"]) else { return };
+    let writer = storage(&primary);
+    let t1 = commit(&writer, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let [first, second] = [primary.standby(), primary.standby()];
+    replayed(&second, "transaction", t1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("replicas");
+    write_list(&path, &[&first, &second]);
+    first.stop("fast");
+    // The host of the connection string does not count, nor does the list for writers.
+    let reader = open(PostgresOptions {
+        replica_conf: Some("/does/not/exist".into()),
+        ro_replica_conf: Some(path.clone()),
+        replica_timeout: Duration::from_millis(500),
+        ..options(&[&primary], "")
+    });
+    assert!(is_at(&second, "follower"));
+    first.again();
+    eventually("the reader is at the first one", || is_at(&first, "follower") && !is_at(&second, "follower"));
+    let t2 = commit(&writer, &[(1, t1, b"two")]).unwrap();
+    publishes(&reader, t2);
+    assert_eq!(load(&reader, 1).unwrap(), (b"two".to_vec(), t2));
+    assert!(is_at(&first, "reader") && !is_at(&second, "reader"));
+
+    write_list(&path, &[&second]);
+    eventually("the reader is at the second one", || is_at(&second, "follower"));
+    // One that lacks what was published is not gone to, and does no harm.
+    first.stop("fast");
+    let t3 = commit(&writer, &[(1, t2, b"three")]).unwrap();
+    publishes(&reader, t3);
+    drop(writer);
+    primary.stop("immediate");
+    first.again();
+    first.promote();
+    let visits = || first.log().matches("application_name=runzeo: follower").count();
+    let before = visits();
+    write_list(&path, &[&first, &second]);
+    eventually("the reader has looked at the first one, and again", || visits() >= before + 2);
+    assert_eq!(load(&reader, 1).unwrap(), (b"three".to_vec(), t3));
+    assert!(is_at(&second, "follower"));
+    assert_eq!(reader.failure(), None);
+}
+
+/// A writer finds the primary among the servers of the file, and leaves one that is not in it any more.
+#[test]
+fn a_writer_finds_the_primary_among_its_replicas() {
+    let Some(primary) = PostgresServer::start(&[]) else { return };
+    let standby = primary.standby();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("replicas");
+    write_list(&path, &[&standby, &primary]);
+    let writer = open(PostgresOptions {
+        read_only: false,
+        replica_conf: Some(path.clone()),
+        replica_timeout: Duration::from_millis(1),
+        ..options(&[&standby], "")
+    });
+    let t1 = commit(&writer, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"two").unwrap();
+    let voted = writer.vote(transaction, TidAt::Finish).unwrap();
+    replayed(&standby, "transaction", t1);
+    // A planned switch: the former primary still runs.
+    standby.promote();
+    write_list(&path, &[&standby]);
+    eventually("the writer is at the new primary", || is_at(&standby, "writer"));
+    let t2 = match finish_voted(&writer, voted).recv().unwrap() {
+        Outcome::Done { tid, .. } => tid,
+        Outcome::Failed(error) => panic!("{error}"),
+    };
+    assert_eq!(load(&writer, 1).unwrap(), (b"two".to_vec(), t2));
+    replayed(&standby, "transaction", t2);
+    eventually("nothing is left at the former one", || {
+        !is_at(&primary, "writer") && !is_at(&primary, "reader")
+    });
+}
+
+#[test]
+fn refusals_of_replicas() {
+    let Some(primary) = PostgresServer::start(&[]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("replicas");
+    let of_writer = PostgresOptions { read_only: false, ..options(&[&primary], "") };
+    let why = refusal(PostgresOptions { replica_conf: Some(path.clone()), ..of_writer.clone() });
+    assert!(why.contains(&format!("{}: No such file", path.display())), "{why}");
+    std::fs::write(&path, "# one day\n").unwrap();
+    let why = refusal(PostgresOptions { replica_conf: Some(path.clone()), ..of_writer.clone() });
+    assert!(why.contains("it names no server"), "{why}");
+    let why = refusal(PostgresOptions { ro_replica_conf: Some(path), ..of_writer });
+    assert!(why.contains("ro-replica-conf is for a storage with read-only true"), "{why}");
 }

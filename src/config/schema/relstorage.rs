@@ -53,7 +53,7 @@ pub static RELSTORAGE: SectionType = SectionType {
         key("blob-chunk-size", Datatype::Custom(|text| chunk_size(text).map(drop))).default("1MB"),
         key("replica-conf", Datatype::Any),
         key("ro-replica-conf", Datatype::Any),
-        key("replica-timeout", Datatype::Float),
+        key("replica-timeout", Datatype::Custom(|text| replica_timeout(text).map(drop))).default("600"),
         key("revert_when_stale", Datatype::Boolean),
         key("revert-when-stale", Datatype::Boolean),
         key("poll-interval", Datatype::Float),
@@ -97,11 +97,15 @@ const IGNORED: &[(&str, &str)] = &[
     ("cache-module-name", "memcached is not used"),
 ];
 
-/// Keys whose effect users rely on, and which this server does not have yet.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("replica-conf", "name all hosts in the dsn, with target_session_attrs=read-write"),
-    ("ro-replica-conf", "reads from replicas are not supported yet"),
-    ("replica-timeout", "replica-conf is not supported"),
+const STALE: &str =
+    "a server cannot take back what its clients have seen; it waits for a standby that is behind";
+const ONE_PHASE: &str = "packs have one phase";
+/// Switches whose effect users rely on, and which this server does not have.
+const UNSUPPORTED_WHEN_TRUE: &[(&str, &str)] = &[
+    ("pack-prepack-only", ONE_PHASE),
+    ("pack-skip-prepack", ONE_PHASE),
+    ("revert_when_stale", STALE),
+    ("revert-when-stale", STALE),
 ];
 
 /// A section that the schema has checked.
@@ -116,15 +120,10 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
         );
         return Err(ConfigError::at(&adapter.start, what));
     }
-    for (name, why) in UNSUPPORTED {
-        if let Some(value) = section.value(name) {
-            return Err(ConfigError::at(&value.location, format!("{name} of <relstorage>: {why}")));
-        }
-    }
-    for name in ["pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
+    for (name, why) in UNSUPPORTED_WHEN_TRUE {
         if section.get(name, datatypes::boolean)? == Some(true) {
             let location = section.value(name).map_or(&section.start, |value| &value.location);
-            return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
+            return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported: {why}")));
         }
     }
     let mut options = PostgresOptions::new(
@@ -135,6 +134,10 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
     );
     options.name = section.value("name").map(|value| value.text.clone());
     options.read_only = read_only(section, &options.dsn)?;
+    let path = |name| section.value(name).map(|value| value.text.clone().into());
+    (options.replica_conf, options.ro_replica_conf) = (path("replica-conf"), path("ro-replica-conf"));
+    options.replica_timeout =
+        section.get("replica-timeout", replica_timeout)?.unwrap_or(options.replica_timeout);
     options.keep_history = section.get("keep-history", datatypes::boolean)?.unwrap_or(options.keep_history);
     options.create_schema =
         section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
@@ -151,7 +154,12 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
         let value = section.value(name)?;
         Some(format!("{}: {name} has no effect: {why}", value.location))
     });
-    Ok(PostgresStorageConfig { options, location: section.start.clone(), warnings: warnings.collect() })
+    Ok(PostgresStorageConfig {
+        options,
+        location: section.start.clone(),
+        ro_replica_conf: section.value("ro-replica-conf").map(|value| value.location.clone()),
+        warnings: warnings.collect(),
+    })
 }
 
 /// A connection string that asks for a standby is one of a storage that is only read.
@@ -215,6 +223,11 @@ fn batch_timeout(text: &str) -> Result<Duration, String> {
         Ok(timeout) if timeout <= Duration::from_secs(24 * 60 * 60) => Ok(timeout),
         _ => Err(format!("{} is not a number of seconds up to a day", quoted(text))),
     }
+}
+
+fn replica_timeout(text: &str) -> Result<Duration, String> {
+    let seconds = datatypes::float(text)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{} is not a number of seconds", quoted(text)))
 }
 
 fn megabytes(text: &str) -> Result<usize, String> {

@@ -1,13 +1,13 @@
 //! The hosts of a connection string: lists of names, addresses and ports that belong together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::error::DsnError;
 use super::keys::Settings;
 
 /// The directory of the socket, if no host is given: Debian's.
 pub const DEFAULT_SOCKET_DIR: &str = "/var/run/postgresql";
-const DEFAULT_PORT: u16 = 5432;
+pub const DEFAULT_PORT: u16 = 5432;
 /// Upper bound on the hosts of a string.
 const HOSTS_MAX: usize = 1000;
 
@@ -71,6 +71,46 @@ pub fn parse(settings: &Settings) -> Result<Vec<Host>, DsnError> {
         })
     };
     (0..count).map(one).collect()
+}
+
+/// The servers of a list with one in each line, as in a file of RelStorage: a host, or a host and a port with a colon
+/// between them. An address of IPv6 has brackets around it if a port follows. Empty lines and those that begin with `#`
+/// are left out. `port`: of hosts without one.
+pub fn of_lines(text: &str, port: u16) -> Result<Vec<Host>, DsnError> {
+    let mut hosts = Vec::new();
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let host = of_line(line, port);
+        hosts.push(host.ok_or_else(|| DsnError(format!("line {number}: neither HOST nor HOST:PORT")))?);
+    }
+    match hosts.len() {
+        0 => Err(DsnError("it names no server".into())),
+        1..=HOSTS_MAX => Ok(hosts),
+        count => Err(DsnError(format!("{count} hosts; at most {HOSTS_MAX} are taken"))),
+    }
+}
+
+fn of_line(line: &str, port: u16) -> Option<Host> {
+    if line.contains(|one: char| one == ',' || one.is_whitespace() || one.is_control()) {
+        return None;
+    }
+    let (name, own_port) = match line.strip_prefix('[') {
+        Some(rest) => {
+            let (name, rest) = rest.split_once(']')?;
+            name.parse::<Ipv6Addr>().ok()?;
+            (name, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+        }
+        None if line.parse::<Ipv6Addr>().is_ok() => (line, None),
+        None => line.split_once(':').map_or((line, None), |(name, port)| (name, Some(port))),
+    };
+    let port = match own_port {
+        None => port,
+        Some("") => return None,
+        Some(text) => parse_port(text)?,
+    };
+    (!name.is_empty()).then(|| Host { host: name.into(), address: None, port })
 }
 
 fn parse_port(text: &str) -> Option<u16> {

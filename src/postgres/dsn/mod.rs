@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{DsnError, Secret};
-pub use hosts::Host;
+pub use hosts::{Host, of_lines as hosts_of_lines};
 use keys::Settings;
 pub use machine::uid_of;
 pub use values::{Binding, FileAt, Method, RequiredAuth, Roots, Ssl, SslMode, Target};
@@ -104,6 +104,11 @@ impl Dsn {
             passfile::find(self.passfile.as_ref()?, wanted)
         };
         self.password.clone().or_else(from_file)
+    }
+
+    /// The port of the first host.
+    pub fn port(&self) -> u16 {
+        self.hosts.first().map_or(hosts::DEFAULT_PORT, |host| host.port)
     }
 
     /// The same, for one server alone, to which a session has been opened.

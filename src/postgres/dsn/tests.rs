@@ -305,3 +305,27 @@ fn a_password_file_that_others_read_is_not_used() {
     mode(0o604);
     assert_eq!(password("user=u dbname=d"), None);
 }
+
+#[test]
+fn a_list_of_servers_has_one_in_a_line() {
+    let read = |text: &str| -> Result<Vec<(String, u16)>, String> {
+        let hosts = super::hosts_of_lines(text, 7000).map_err(|error| error.to_string())?;
+        Ok(hosts.into_iter().map(|host| (host.host, host.port)).collect())
+    };
+    let text = " one \n# two\n\nthree:5433\r\n::1\n[::1]:5434\n[::2]\n/run/postgresql\n/run/pg:5435";
+    let expected = [
+        ("one", 7000),
+        ("three", 5433),
+        ("::1", 7000),
+        ("::1", 5434),
+        ("::2", 7000),
+        ("/run/postgresql", 7000),
+        ("/run/pg", 5435),
+    ];
+    assert_eq!(read(text), Ok(expected.map(|(host, port)| (host.to_string(), port)).to_vec()));
+    assert_eq!(read("# nothing\n"), Err("it names no server".into()));
+    for line in ["a b", "a,b", "a:", "a:b", ":5432", "a:0", "a:65536", "[::1", "[a]:1", "[::1]5432", "a:1:2"]
+    {
+        assert_eq!(read(&format!("\n{line}\n")), Err("line 2: neither HOST nor HOST:PORT".into()), "{line}");
+    }
+}

@@ -8,6 +8,7 @@
 //!
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
+//! - `servers` says which servers of PostgreSQL are tried.
 //! - `readers` are the sessions for reading, which all clients of the server share. `records` keeps current records in
 //!   memory, and `former` those that a database without history has lost.
 //! - `snapshot` is what lists of transactions are read from.
@@ -33,6 +34,7 @@ mod read;
 mod readers;
 mod records;
 mod sequencer;
+mod servers;
 mod session;
 mod shared;
 mod snapshot;
@@ -48,7 +50,9 @@ use self::oids::Oids;
 use self::options::PostgresOptions;
 use self::readers::Readers;
 use self::records::RecordCache;
+pub use self::sequencer::RO_REPLICA_CONF;
 use self::sequencer::Sequencer;
+use self::servers::Servers;
 use self::session::LOG;
 use self::shared::DatabaseState;
 use self::snapshot::Snapshots;
@@ -86,7 +90,7 @@ impl PostgresStorage {
             options.dsn.target = Target::ReadWrite;
         }
         let name = options.name();
-        let found = sequencer::found(&options)?;
+        let found = sequencer::found(&options, Servers::new(options.dsn.clone(), options.replicas()))?;
         let shared = Arc::new(DatabaseState::new(
             name.clone(),
             found.sql,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::servers::ReplicaConf;
 use crate::postgres::dsn::Dsn;
 
 /// How a database is served.
@@ -12,6 +13,12 @@ pub struct PostgresOptions {
     pub name: Option<String>,
     /// The database.
     pub dsn: Dsn,
+    /// A file that names the servers to try, in place of the hosts of `dsn`.
+    pub replica_conf: Option<PathBuf>,
+    /// The same, of a storage that is only read. `None`: `replica_conf`.
+    pub ro_replica_conf: Option<PathBuf>,
+    /// After which an earlier server of the file is tried. Zero: never.
+    pub replica_timeout: Duration,
     /// Nothing is stored, and the database is not changed by opening it.
     pub read_only: bool,
     /// Creates what is missing of the tables.
@@ -46,6 +53,9 @@ impl PostgresOptions {
         PostgresOptions {
             name: None,
             dsn,
+            replica_conf: None,
+            ro_replica_conf: None,
+            replica_timeout: Duration::from_secs(600),
             read_only: false,
             create_schema: true,
             keep_history: true,
@@ -60,6 +70,13 @@ impl PostgresOptions {
             pack_gc: true,
             pack_batch_timeout: Duration::from_secs(15),
         }
+    }
+
+    /// The file with the servers that this storage tries.
+    pub fn replicas(&self) -> Option<ReplicaConf> {
+        let for_reading = self.ro_replica_conf.as_ref().filter(|_| self.read_only);
+        let path = for_reading.or(self.replica_conf.as_ref())?.clone();
+        Some(ReplicaConf { path, timeout: Some(self.replica_timeout).filter(|timeout| !timeout.is_zero()) })
     }
 
     /// The storage's name. The password is never in it.

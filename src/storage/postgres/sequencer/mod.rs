@@ -37,4 +37,4 @@ mod writer;
 
 pub use desk::{Finish, Sequencer, WrittenRecord, WrittenTransaction};
 pub use locks::WantedLocks;
-pub use start::found;
+pub use start::{RO_REPLICA_CONF, found};

@@ -10,8 +10,9 @@
 use std::time::Duration;
 
 use super::super::readers::Home;
+use super::super::servers::Advice;
 use super::super::session::{self, AskError, LOG, ask};
-use super::super::standby::{self, Presence};
+use super::super::standby::{self, Presence, ServerState};
 use super::desk::Finish;
 use super::group::{self, Foreign, Group};
 use super::locks::{self, NotGranted};
@@ -19,6 +20,7 @@ use super::publish::fail;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
+use crate::postgres::dsn::Dsn;
 use crate::postgres::{Batch, Connection, Lost, Statement, Type, Value, Wake};
 use crate::storage::{GroupTimes, Result, StorageError};
 
@@ -26,6 +28,8 @@ use crate::storage::{GroupTimes, Result, StorageError};
 const RETRY: Duration = Duration::from_millis(500);
 /// How long requests wait for it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long another server may take to answer, beside the present one.
+const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long the end of the old session is waited for in one attempt.
 const OLD_END: Duration = Duration::from_secs(10);
 
@@ -107,27 +111,46 @@ impl SequencerThread {
     fn replace(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
         let old = self.session.backend_pid();
         let purpose = super::start::purpose(self.read_only, &self.server);
-        let mut session = session::open(&self.options.dsn, purpose)?;
+        let dsn = self.servers.dsn().map_err(NotYet::Other)?;
+        let mut session = session::open(&dsn, purpose)?;
         if !self.read_only {
             end_old(&mut session, old, &purpose.application_name())?;
         }
-        let state = standby::state(&mut session)?;
-        let (last, is_there) = (self.shared.last(), &self.shared.sql.is_there);
-        let presence = standby::presence(&mut session, is_there, last, state, self.state.position)?;
+        let (state, presence) = self.examine(&mut session)?;
+        let last = self.shared.last();
         if presence == Presence::Behind {
             let why = format!("{} is a standby that has not replayed transaction {last} yet", session.peer());
             return Err(NotYet::Other(why));
         }
+        if presence == Presence::Lost {
+            self.session = session;
+            self.lose(last, group.take());
+            return Ok(());
+        }
+        self.go_to(session, state, group)
+    }
+
+    /// What the server of a session is, and whether it has what was published.
+    fn examine(&self, session: &mut Connection) -> std::result::Result<(ServerState, Presence), AskError> {
+        let state = standby::state(session)?;
+        let (last, is_there) = (self.shared.last(), &self.shared.sql.is_there);
+        Ok((state, standby::presence(session, is_there, last, state, self.state.position)?))
+    }
+
+    /// Goes on with this session, and the readers with it.
+    fn go_to(
+        &mut self,
+        mut session: Connection,
+        state: ServerState,
+        group: &mut Option<Group>,
+    ) -> std::result::Result<(), NotYet> {
         if !state.is_standby {
             session::listen(&mut session)?;
         }
         let identity = session::identity(&mut session)?;
         let home = Home { dsn: self.options.dsn.only_at(session.peer()), identity };
         self.session = session;
-        if presence == Presence::Lost {
-            self.lose(last, group.take());
-            return Ok(());
-        }
+        self.servers.chosen(self.session.peer());
         self.shared.readers.renew(home);
         self.look(group)?;
         self.state = standby::state(&mut self.session)?;
@@ -142,6 +165,41 @@ impl SequencerThread {
         self.free.clear();
         self.take_relocked(&ids, answers);
         Ok(())
+    }
+
+    /// Does what the file of servers says.
+    pub fn mind_servers(&mut self) -> std::result::Result<(), Lost> {
+        match self.servers.advice(self.session.peer(), self.read_only) {
+            Advice::Stay => Ok(()),
+            Advice::Leave => {
+                Err(Lost::new(format!("{} is not in the replica-conf any more", self.session.peer())))
+            }
+            Advice::Try(dsn) => self.go_back(dsn),
+        }
+    }
+
+    /// Goes to one of these servers, if it has what was published.
+    fn go_back(&mut self, mut dsn: Dsn) -> std::result::Result<(), Lost> {
+        // Nothing is published during the attempt.
+        dsn.connect_timeout = dsn.connect_timeout.or(Some(ATTEMPT));
+        let purpose = super::start::purpose(self.read_only, &self.server);
+        let Ok(mut session) = session::open(&dsn, purpose) else { return Ok(()) };
+        let known = session::identity(&mut self.session);
+        let (state, presence) = match (self.examine(&mut session), session::identity(&mut session)) {
+            (Ok(examined), Ok(identity)) if known.is_ok_and(|known| known != identity) => examined,
+            // Another name of the same server, or one that has gone again.
+            _ => return Ok(()),
+        };
+        let (name, peer) = (&self.shared.name, session.peer());
+        if presence != Presence::There {
+            log::warn!(target: LOG, "{name}: {peer} is usable again, but lacks transaction {}", self.shared.last());
+            return Ok(());
+        }
+        log::info!(target: LOG, "{name}: going to {peer}, which comes first in the replica-conf");
+        self.go_to(session, state, &mut None).map_err(|why| match why {
+            NotYet::Lost(lost) => lost,
+            NotYet::Other(why) => Lost::new(why),
+        })
     }
 
     /// Publishes what was committed since, `group` among it or not.

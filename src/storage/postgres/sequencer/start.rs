@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::options::PostgresOptions;
 use super::super::readers::Home;
+use super::super::servers::Servers;
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::{Statements, free, functions, preserving, schema};
@@ -45,6 +46,11 @@ static REGISTER: Statement = Statement {
 /// One server at a time creates what is missing.
 const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 
+/// Reads are as of the last published transaction, which a standby has later or earlier than the primary.
+pub const RO_REPLICA_CONF: &str = "ro-replica-conf is for a storage with read-only true: a server that writes reads at \
+     the primary, too. To read from standbys, run a second server with read-only true there, and give clients the \
+     addresses of both, with read-only-fallback";
+
 /// A database that is ready to be served.
 pub struct ReadyDatabase {
     session: Connection,
@@ -52,6 +58,7 @@ pub struct ReadyDatabase {
     identity: String,
     state: ServerState,
     pub replication: Replication,
+    servers: Servers,
     /// The name of this server in the database.
     pub server: String,
     /// The newest transaction.
@@ -60,11 +67,16 @@ pub struct ReadyDatabase {
 }
 
 /// Connects, and creates what is missing, unless the storage is read-only.
-pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
+pub fn found(options: &PostgresOptions, mut servers: Servers) -> Result<ReadyDatabase> {
     let name = options.name();
+    if !options.read_only && options.ro_replica_conf.is_some() {
+        return Err(refusal(&name, RO_REPLICA_CONF));
+    }
+    let dsn = servers.dsn().map_err(|why| refusal(&name, &why))?;
     let server = random_name()?;
-    let mut session = session::open(&options.dsn, purpose(options.read_only, &server))
-        .map_err(|lost| at_standby(options, &name, lost))?;
+    let mut session = session::open(&dsn, purpose(options.read_only, &server))
+        .map_err(|lost| at_standby(options, dsn, &name, lost))?;
+    servers.chosen(session.peer());
     let state = standby::state(&mut session)?;
     if state.is_standby && !options.read_only {
         return Err(refusal(&name, &is_standby(&session)));
@@ -88,7 +100,7 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
     // Behind what was just found.
     let state = standby::state(&mut session)?;
     let replication = standby::replication(&mut session)?;
-    Ok(ReadyDatabase { session, identity, state, replication, server, last, sql })
+    Ok(ReadyDatabase { session, identity, state, replication, servers, server, last, sql })
 }
 
 /// What the sequencer's session is for.
@@ -97,11 +109,10 @@ pub fn purpose(read_only: bool, server: &str) -> Purpose<'_> {
 }
 
 /// A storage that is to write has found no server for it: says so, if there is a standby.
-fn at_standby(options: &PostgresOptions, name: &str, lost: Lost) -> StorageError {
+fn at_standby(options: &PostgresOptions, mut dsn: Dsn, name: &str, lost: Lost) -> StorageError {
     if !options.read_only {
-        let mut any = options.dsn.clone();
-        any.target = Target::Any;
-        if let Ok(mut session) = session::open(&any, Purpose::Read)
+        dsn.target = Target::Any;
+        if let Ok(mut session) = session::open(&dsn, Purpose::Read)
             && standby::state(&mut session).is_ok_and(|state| state.is_standby)
         {
             return refusal(name, &is_standby(&session));
@@ -152,6 +163,7 @@ impl ReadyDatabase {
             commit_wait: Duration::ZERO,
             noted: self.last,
             state: self.state,
+            servers: self.servers,
         }
     }
 }

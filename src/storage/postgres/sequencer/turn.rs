@@ -19,6 +19,7 @@ const ESTIMATE: Duration = Duration::from_secs(10);
 impl SequencerThread {
     /// Takes what is there, or waits for something to do.
     pub fn turn(&mut self, is_closed: &mut bool) -> std::result::Result<(), Lost> {
+        self.mind_servers()?;
         let mut has_voted = self.take_requests(is_closed);
         let since = Stopwatch::start();
         let ready = self.waiting.len();

@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::super::options::PostgresOptions;
+use super::super::servers::Servers;
 use super::super::session::{self, AskError, LOG, RECOVERY_CONFLICT, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
@@ -66,6 +67,7 @@ pub struct SequencerThread {
     /// The server; of a storage that is only read, as of the last search: at this position it had all that is
     /// published.
     pub state: ServerState,
+    pub servers: Servers,
 }
 
 /// Which answer of a message belongs to what.
