@@ -22,12 +22,13 @@ os.dup2(2, 1)
 from ZEO.ClientStorage import ClientStorage  # noqa: E402
 
 from agent_loops import LongCommands  # noqa: E402
+from agent_steady import SteadyCommands  # noqa: E402
 from agent_values import (  # noqa: E402
     BLOB_RECORD, LogLines, PY3, Watcher, blob_parts, client_context, describe_error, describe_record,
     describe_undo, from_hex, make_transaction, prefix_class, record, record_value, text, to_hex)
 
 
-class Agent(LongCommands):
+class Agent(LongCommands, SteadyCommands):
     def __init__(self):
         self.storages = {}
         self.watchers = {}

@@ -1,7 +1,10 @@
 """A PostgreSQL server of the tests' own, and what must be true of RelStorage's tables at any time."""
 import glob
+import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "postgres"
@@ -52,6 +55,7 @@ class Database:
         return self.directory / "socket"
 
     def start(self, *more):
+        """Starts it, for the first time or again. `False`: PostgreSQL is not installed."""
         command = [str(SCRIPT), "start", str(self.directory), "--set", "max_connections=200", *more]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         if done.returncode not in (0, 77):
@@ -76,6 +80,28 @@ class Database:
         """Returns the connection string of a new database."""
         self.sql(f"create database {name}")
         return f"host={self.socket} user=postgres dbname={name}"
+
+    def kill(self):
+        """SIGKILL of the process that has started all others. These end by themselves."""
+        pid = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
+    def start_again(self, *more):
+        """After a kill: as long as one of the processes is left, no new server starts."""
+        deadline = time.time() + 60
+        while True:
+            try:
+                return self.start(*more)
+            except RuntimeError:
+                if time.time() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def session(self, name, kind):
+        """The process of a server's session of this kind, such as `writer`."""
+        found = self.sql("select pid from pg_stat_activity where application_name like "
+                         f"'runzeo: {kind}%' and datname = '{name}' order by backend_start limit 1")
+        return int(found) if found else None
 
     def terminate_one(self, name):
         """Ends one of the servers' sessions."""

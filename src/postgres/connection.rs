@@ -19,7 +19,8 @@ use super::error::{Lost, ServerError};
 use super::inbox::{Frame, Inbox, MESSAGE_LEN_MAX};
 use super::peer::Peer;
 use super::session::{Notification, Session, error_of, unexpected};
-use super::transport::Transport;
+use super::silence::{self, SilenceCheck};
+use super::transport::{Ready, Transport};
 use super::wake::Wake;
 use crate::base::clock::IoDeadline;
 
@@ -98,6 +99,7 @@ pub struct Connection {
     prepared: HashSet<StatementName>,
     /// Longest duration of a call.
     deadline: Option<Duration>,
+    silence: Option<SilenceCheck>,
     lost: Option<Lost>,
 }
 
@@ -118,6 +120,7 @@ impl Connection {
             limits,
             prepared: HashSet::new(),
             deadline: None,
+            silence: None,
             lost: None,
         }
     }
@@ -157,6 +160,11 @@ impl Connection {
     /// The longest duration of each later call, after which the connection is lost. `None`: without end.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
+    }
+
+    /// What is done about silence while an answer is waited for.
+    pub fn set_silence(&mut self, check: SilenceCheck) {
+        self.silence = Some(check);
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
@@ -370,7 +378,7 @@ impl Connection {
             if is_sent {
                 return Ok(is_done);
             }
-            let ready = self.transport.wait(true, None, time.until).map_err(|error| broken(&error))?;
+            let ready = self.wait_ready(true, time.until)?;
             if ready.to_write {
                 time.progress();
             }
@@ -403,7 +411,7 @@ impl Connection {
             if is_done && is_sent {
                 return Ok(());
             }
-            let ready = self.transport.wait(!is_sent, None, time.until).map_err(|error| broken(&error))?;
+            let ready = self.wait_ready(!is_sent, time.until)?;
             let mut more = ready.to_read;
             while more {
                 more = self.receive()? == Some(true);
@@ -415,6 +423,10 @@ impl Connection {
             }
             time.progress();
         }
+    }
+
+    fn wait_ready(&self, and_write: bool, until: Option<IoDeadline>) -> Result<Ready, Lost> {
+        silence::wait(&self.transport, self.silence.as_ref(), self.session.pid, and_write, until)
     }
 
     /// Sends what the socket takes. `true`: everything is sent. An error is not reported if the server has sent

@@ -5,8 +5,10 @@
 mod support;
 
 mod copies;
+mod failovers;
 mod failures;
 mod free;
+mod links;
 mod packs;
 mod standby;
 

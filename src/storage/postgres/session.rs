@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::postgres::dsn::Dsn;
 use crate::postgres::{
-    Answer, Batch, Connection, Login, Lost, Malformed, Rows, ServerError, Statement, TooLarge, Value,
+    Answer, Batch, Connection, Login, Lost, Malformed, ProcessState, Rows, ServerError, SilenceCheck,
+    Statement, TooLarge, Type, Value,
 };
 use crate::storage::{Refusal, Result, StorageError};
 
@@ -30,6 +31,8 @@ pub enum Purpose<'a> {
     Pack,
     /// Transactions of another storage.
     Copy,
+    /// One question about another session.
+    Question,
 }
 
 impl Purpose<'_> {
@@ -41,6 +44,7 @@ impl Purpose<'_> {
             Purpose::Blobs { server } => format!("runzeo: blobs {server}"),
             Purpose::Pack => "runzeo: pack".into(),
             Purpose::Copy => "runzeo: copy".into(),
+            Purpose::Question => "runzeo: question".into(),
         }
     }
 }
@@ -53,6 +57,25 @@ static IDENTITY: Statement = Statement {
 
 /// The time after which a network that is gone is noticed, by both ends.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After this time without an answer the server is asked whether it is at work.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// `(process) -> does it work`: `false` if it waits for its client.
+static IS_AT_WORK: Statement = Statement {
+    sql: "select wait_event_type is distinct from 'Client' from pg_stat_activity \
+          where pid = $1 and usename = current_user",
+    types: &[Type::Int4],
+};
+
+/// The session that commits asks something ten times a second. If this process stands still, because it was stopped or
+/// its machine has, the database ends the session after this time, in milliseconds: before the votes of others, which
+/// wait for its locks, give up.
+const STANDSTILL: &str = "20000";
+
+/// Since version 14: a statement ends when its client is gone, and not at its own end.
+const CLIENT_CHECK: &str = "set client_connection_check_interval = 10000";
+const FIRST_WITH_CHECKS: u32 = 14;
 
 /// The session that commits finds everything by keys, in few rows. So its statements are planned once, for indexes:
 /// statistics, which are old after many commits, do not matter, and no commit waits for the planner. Nor for processes
@@ -99,10 +122,25 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         },
     );
     let mut session = session.map_err(|error| Lost::new(error.to_string()))?;
+    let asked_by = dsn.clone();
+    session.set_silence(SilenceCheck {
+        after: SILENCE,
+        ask: Box::new(move |process| process_state(&asked_by, process)),
+    });
+    let has_checks = session.server_version() >= FIRST_WITH_CHECKS;
     if let Purpose::Write { .. } = purpose {
         // It is found by this name, whatever the connection string says.
-        let named = session.simple(&format!("set application_name = '{application_name}'"))?;
-        named.map_err(|error| Lost::by_server(&error))?;
+        let mut settings = format!("set application_name = '{application_name}'");
+        if has_checks {
+            settings += &format!("; set idle_session_timeout = {STANDSTILL}");
+        }
+        session.simple(&settings)?.map_err(|error| Lost::by_server(&error))?;
+    }
+    if has_checks && !matches!(purpose, Purpose::Read) {
+        // Not every system can check it.
+        if let Err(error) = session.simple(CLIENT_CHECK)? {
+            log::debug!(target: LOG, "{error}");
+        }
     }
     Ok(session)
 }
@@ -110,6 +148,31 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
 /// Hears of other servers' commits. On a standby this is an error.
 pub fn listen(session: &mut Connection) -> std::result::Result<(), AskError> {
     session.simple("listen runzeo").map_err(AskError::Lost)?.map_err(|error| AskError::Other(refused(&error)))
+}
+
+/// Asks on a session of its own what a process of the server does.
+fn process_state(dsn: &Dsn, process: i32) -> ProcessState {
+    let login = Login {
+        application_name: Purpose::Question.application_name(),
+        settings: Vec::new(),
+        connect_timeout: Some(CONNECT_TIMEOUT),
+    };
+    let mut session = match Connection::open(dsn, &login) {
+        Ok(session) => session,
+        // It answers, but takes no more sessions.
+        Err(error) if error.code.is_some() => return ProcessState::AtWork,
+        Err(_) => return ProcessState::Unreachable,
+    };
+    session.set_deadline(Some(CONNECT_TIMEOUT));
+    let is_at_work = ask(&mut session, &IS_AT_WORK, &[Value::Int4(process)]).and_then(|rows| {
+        let row = rows.first();
+        Ok(row.map(|row| row.required_bool(0)).transpose()?.unwrap_or(false))
+    });
+    match is_at_work {
+        Ok(true) => ProcessState::AtWork,
+        Ok(false) => ProcessState::Idle,
+        Err(_) => ProcessState::Unreachable,
+    }
 }
 
 /// Tells the servers of a database, and their starts, apart.

@@ -151,8 +151,7 @@ impl SequencerThread {
         let home = Home { dsn: self.options.dsn.only_at(session.peer()), identity };
         self.session = session;
         self.servers.chosen(self.session.peer());
-        self.shared.readers.renew(home);
-        self.look(group)?;
+        self.look(group, home)?;
         self.state = standby::state(&mut self.session)?;
         self.last_estimate = None;
         if self.read_only {
@@ -202,8 +201,9 @@ impl SequencerThread {
         })
     }
 
-    /// Publishes what was committed since, `group` among it or not.
-    fn look(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
+    /// Publishes what was committed since, `group` among it or not. Nothing is read at the server of the session before
+    /// it is known that it has what clients have seen.
+    fn look(&mut self, group: &mut Option<Group>, home: Home) -> std::result::Result<(), NotYet> {
         let last = self.shared.last();
         let mark = if self.read_only { None } else { self.mark()? };
         if mark.as_ref().is_some_and(|mark| mark.number < self.number) {
@@ -211,6 +211,7 @@ impl SequencerThread {
             self.lose(last, group.take());
             return Ok(());
         }
+        self.shared.readers.renew(home);
         if mark.is_none() && !self.read_only {
             // The table was cleared, or another server has taken this one for gone. What the row would have told of
             // the group is lost; if it was committed, it is among the later transactions.

@@ -412,10 +412,15 @@ impl SequencerThread {
                 self.fail_changed(group, &changed);
             }
             Done::TooEarly(newest) => {
+                // The commit lock was lost with a session.
                 self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
                 for finish in group.finishes {
-                    let own = finish.written.tid.unwrap_or(Tid::ZERO);
-                    self.fail(finish, locks::too_early(own, newest));
+                    let why = format!(
+                        "{}: the connection to the database was lost after the vote, and others have committed since, \
+                         up to transaction {newest}, which is later than the id that this one was given",
+                        self.shared.name
+                    );
+                    self.fail(finish, StorageError::Disconnected(why));
                 }
             }
         }
