@@ -16,18 +16,19 @@ class Steady(object):
 
     def __init__(self, end):
         self.end = end
-        self.started = self.last = time.time()
-        self.longest = 0
+        self.last = time.time()
+        self.successes = self.longest = 0
         self.errors = {}
 
     def is_over(self):
         """Once there was a success after the end has come."""
-        return os.path.exists(self.end) and self.last > os.stat(self.end).st_mtime
+        return self.successes > 0 and os.path.exists(self.end) and self.last > os.stat(self.end).st_mtime
 
     def succeeded(self):
         now = time.time()
         self.longest = max(self.longest, now - self.last)
         self.last = now
+        self.successes += 1
 
     def failed(self, error, where=""):
         name = "%s %s" % (type(error).__name__, where) if where else type(error).__name__
@@ -131,14 +132,17 @@ class SteadyCommands(object):
                 steady.succeeded()
         return steady.result(reads=reads, unknown=unknown)
 
-    def steady_tree(self, h, slots, end):
-        """Replaces the nodes of a tree, which leaves garbage, and moves nodes. Answers what each slot must have."""
+    def steady_tree(self, h, slots, end, known, number):
+        """Replaces the nodes of a tree, which leaves garbage, and moves nodes.
+
+        `known`: the numbers that each slot may have. Answers the same, and the last number: it begins behind `number`.
+        """
         from persistent.mapping import PersistentMapping
         import random
         dice = random.Random(len(end))
         db, conn, tm = self.dbs[h]
         steady = Steady(end)
-        known, commits, number = {}, 0, 0
+        commits = 0
         while not steady.is_over():
             number += 1
             slot = "slot%d" % dice.randrange(slots)
@@ -162,7 +166,12 @@ class SteadyCommands(object):
             known[slot] = [number]
             commits += 1
             steady.succeeded()
-        return steady.result(commits=commits, known=known)
+        return steady.result(commits=commits, known=known, number=number)
+
+    def write_modern_records(self):
+        """What a Python 3 client writes of itself. (Otherwise the agent writes what Python 2 reads, and no pack.)"""
+        import ZODB.serialize
+        ZODB.serialize._protocol = 3
 
     def plant_tree(self, h):
         from persistent.mapping import PersistentMapping

@@ -114,6 +114,7 @@ class Stage:
 
 def stop(stage, database, rounds):
     """PostgreSQL is stopped at once, or its first process is killed, and started again."""
+    time.sleep(5 if not rounds else 1)
     for number in range(rounds):
         time.sleep(random.uniform(0.3, 1.5))
         if number % 3 == 2:
@@ -197,26 +198,27 @@ def freeze(stage, database, rounds):
             time.sleep(3)
 
 
+def tree_agent(pool, server):
+    agent = pool.get(generations.BY_NAME["zeo6-py311"])
+    agent.write_modern_records()
+    agent.open(h="a", addr=list(server.address), watch=False)
+    agent.db_open(h="a")
+    return agent
+
+
 def pack_kill(top, database, name, keep_history, section, rounds, failures):
     """The server is killed in the middle of packs; all that is reachable stays, and a later pack removes the rest."""
-    generation = generations.BY_NAME["zeo6-py311"]
     server = Server(Program.ours(), top / "server", sections=section).start()
     pool = AgentPool(top)
     try:
-        starter = pool.get(generation)
-        starter.open(h="a", addr=list(server.address), watch=False)
-        starter.bootstrap(h="a")
-        starter.db_open(h="a")
+        starter = tree_agent(pool, server)
         starter.plant_tree(h="a")
         starter.close(h="a")
-        known = {}
+        known, last = {}, 0
         for number in range(rounds):
             end = top / f"end{number}"
-            planter, packer = pool.get(generation), pool.get(generation)
-            for agent in (planter, packer):
-                agent.open(h="a", addr=list(server.address), watch=False)
-            planter.db_open(h="a")
-            planter.send("steady_tree", h="a", slots=40, end=str(end))
+            planter, packer = tree_agent(pool, server), tree_agent(pool, server)
+            planter.send("steady_tree", h="a", slots=40, end=str(end), known=known, number=last)
             time.sleep(random.uniform(0.3, 1))
             packer.send("pack_loop", h="a", seconds=60, seed=number)
             time.sleep(random.uniform(0.02, 1.5))
@@ -225,14 +227,13 @@ def pack_kill(top, database, name, keep_history, section, rounds, failures):
             server.start()
             end.touch()
             result = planter.receive()
-            for slot, numbers in result["known"].items():
-                known[slot] = numbers
+            known, last = result["known"], result["number"]
             pool.return_all()
-            print(f"  round {number}: killed in pack {packs['packs']}, {result['commits']} commits, "
+            print(f"  round {number}: killed in pack {packs['packs']} ({packs['stopped']}), {result['commits']} commits, "
                   f"{result['errors']}", flush=True)
-        judge = pool.get(generation)
-        judge.open(h="a", addr=list(server.address), watch=False)
-        judge.db_open(h="a")
+            if "Disconnected" not in packs["stopped"]:
+                failures.append(f"a pack has ended with {packs['stopped']}")
+        judge = tree_agent(pool, server)
         judge.walk(h="a", known=known)
         judge.pack(h="a", at=time.time() + 10)
         reached = judge.walk(h="a", known=known)

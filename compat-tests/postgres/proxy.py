@@ -78,7 +78,8 @@ class Link:
         self.lock = threading.Lock()
         self.left = random.randint(1, proxy.messages_max) if proxy.messages_max else 0
         for source, target, has_start in ((client, server, True), (server, client, False)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source.family != socket.AF_UNIX:
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pass, args=(source, target, has_start), daemon=True).start()
 
     def cut(self):

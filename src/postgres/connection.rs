@@ -15,7 +15,7 @@ use postgres_protocol::message::{backend, frontend};
 use super::batch::{Batch, Statement, StatementName, parse};
 use super::cancel::CancelToken;
 use super::collect::{ANSWERS_LEN_MAX, Answer, Collector, Pieces};
-use super::error::{Lost, ServerError};
+use super::error::{Lost, ServerError, broken};
 use super::inbox::{Frame, Inbox, MESSAGE_LEN_MAX};
 use super::peer::Peer;
 use super::session::{Notification, Session, error_of, unexpected};
@@ -508,12 +508,5 @@ pub(super) fn is_forgotten(error: &ServerError) -> bool {
         NO_SUCH_STATEMENT => true,
         NOT_SUPPORTED => error.routine.as_deref() == Some(CACHED_PLAN),
         _ => false,
-    }
-}
-
-pub(super) fn broken(error: &io::Error) -> Lost {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Lost::new("the server did not answer in time"),
-        _ => Lost::new(error.to_string()),
     }
 }

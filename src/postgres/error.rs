@@ -2,6 +2,7 @@
 //! the end of the connection.
 
 use std::fmt;
+use std::io;
 use std::ops::Deref;
 use std::str;
 
@@ -182,6 +183,14 @@ impl fmt::Display for Lost {
 }
 
 impl std::error::Error for Lost {}
+
+/// The error of a socket that ends the connection.
+pub(super) fn broken(error: &io::Error) -> Lost {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Lost::new("the server did not answer in time"),
+        _ => Lost::new(error.to_string()),
+    }
+}
 
 /// A row has not the form that the statement's caller expects.
 #[derive(Clone, Debug, Eq, PartialEq)]

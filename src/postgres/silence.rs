@@ -6,8 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::connection::broken;
-use super::error::Lost;
+use super::error::{Lost, broken};
 use super::transport::{Ready, Transport};
 use crate::base::clock::IoDeadline;
 
@@ -57,7 +56,9 @@ pub(super) fn wait(
             ProcessState::AtWork => false,
             ProcessState::Idle if !was_idle => true,
             ProcessState::Idle => {
-                return Err(Lost::new("the server waits for what was sent long ago, and its answer has not come"));
+                return Err(Lost::new(
+                    "the server waits for what was sent long ago, and its answer has not come",
+                ));
             }
             ProcessState::Unreachable => {
                 return Err(Lost::new("nothing comes from the server, and it cannot be reached"));

@@ -159,7 +159,7 @@ impl<S: Sink> Publication<S> {
         self.announced.store(last.tid.0, Ordering::SeqCst);
 
         let mut encoded: Vec<(Wire, Vec<Chunk>)> = Vec::new();
-        let mut queue = |member: &Member<S>| {
+        let mut queue = |member: &Member<S>, mut is_voted: bool| {
             let known = encoded.iter().position(|(wire, _)| *wire == member.wire);
             let index = known.unwrap_or_else(|| {
                 let chunks = group.iter().map(|t| Chunk::Shared(encode(t, member.wire).into())).collect();
@@ -170,7 +170,10 @@ impl<S: Sink> Publication<S> {
             for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
                 if transaction.committer == member.id {
                     place.push_reply(transaction.reply.clone());
-                } else if member.wire.sends_serialnos() && member.is_voted.load(Ordering::SeqCst) {
+                    is_voted = false;
+                } else if member.wire.sends_serialnos() && is_voted {
+                    // Such a client may hold the lock that it needs for invalidations until it has its answer: it would
+                    // wait for ever.
                     place.close("another transaction was committed while its own was voted for");
                 } else if !member.is_quiet {
                     place.push(chunk.clone());
@@ -179,10 +182,11 @@ impl<S: Sink> Publication<S> {
         };
         let commits = |member: &&Member<S>| group.iter().any(|t| t.committer == member.id);
         let (committers, others): (Vec<_>, Vec<_>) = members.list.iter().partition(commits);
-        others.iter().copied().for_each(&mut queue);
+        others.iter().for_each(|member| queue(member, member.is_voted.load(Ordering::SeqCst)));
         install();
         // Last: any thread that flushes this outbox may send the reply at once, and then the client votes again.
-        committers.iter().copied().for_each(&mut queue);
+        // For `install` their transactions have ended, for them when they have the reply.
+        committers.iter().for_each(|member| queue(member, true));
         let outboxes = committers.iter().chain(&others).map(|member| Arc::clone(&member.outbox)).collect();
         for transaction in group {
             members.invalidations.push(transaction.tid, Arc::clone(&transaction.oids));
@@ -322,6 +326,44 @@ mod tests {
         flushed.iter().for_each(|outbox| outbox.flush());
         assert_eq!(committer.sink().sent(), "reply");
         assert!(Arc::ptr_eq(&flushed[0], &committer) && flushed.len() == 2);
+    }
+
+    /// Clients of ZEO 4 that committed through two servers over one database stood still for ever: another transaction
+    /// was published together with theirs, the invalidation came before the answer to tpc_finish, and the client waits
+    /// for this answer with the lock that it needs for the invalidation. Such a connection is ended.
+    #[test]
+    fn a_client_of_zeo_4_gets_no_invalidation_before_the_answer_to_its_finish() {
+        for (generation, is_ended) in [(Generation::Z4, true), (Generation::Z5, false)] {
+            let wire = Wire { generation, encoding: Encoding::Pickle(Dialect::Python2) };
+            let publication = Publication::new(
+                Tid(1),
+                Invalidations::new(100, LastInvalidations::new(Vec::new(), Tid(1)), Tid(1)),
+            );
+            let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
+            let is_voted = Arc::new(AtomicBool::new(true));
+            publication.members().0.join(Member {
+                id: 1,
+                wire,
+                outbox: Arc::clone(&outbox),
+                is_voted: Arc::clone(&is_voted),
+                is_quiet: false,
+            });
+            let entry = |tid, committer, reply: &[u8]| PublicationEntry {
+                tid: Tid(tid),
+                oids: Arc::from([Oid(7)]),
+                committer,
+                reply: reply.to_vec(),
+            };
+            let group = [entry(2, 0, b""), entry(3, 1, b"reply "), entry(4, 0, b"")];
+            let install = &mut || is_voted.store(false, Ordering::SeqCst);
+            let encode = |entry: &PublicationEntry, _| format!("{} ", entry.tid.0).into_bytes();
+            // What comes behind the answer does no harm.
+            publication.publish(&group[1..], encode, install).iter().for_each(|outbox| outbox.flush());
+            assert_eq!((outbox.sink().sent(), outbox.is_closed()), ("reply 4 ".into(), false));
+            publication.publish(&group, encode, install).iter().for_each(|outbox| outbox.flush());
+            assert_eq!(outbox.is_closed(), is_ended);
+            assert_eq!(outbox.sink().sent(), if is_ended { "reply 4 " } else { "reply 4 2 reply 4 " });
+        }
     }
 
     /// The storage of another server has missed transactions: a client that went on would have replies from after the

@@ -27,7 +27,11 @@ impl Pair {
         let [first, second] = [&primary, &standby].map(|server| server.socket_dir().display().to_string());
         let dsn = format!("host={first},{second} user=postgres dbname=postgres");
         let dsn = Dsn::parse(&dsn, &|_| None).unwrap();
-        Some(Pair { primary, standby, options: PostgresOptions { keep_history, ..PostgresOptions::new(dsn) } })
+        Some(Pair {
+            primary,
+            standby,
+            options: PostgresOptions { keep_history, ..PostgresOptions::new(dsn) },
+        })
     }
 
     fn storage(&self) -> PostgresStorage {

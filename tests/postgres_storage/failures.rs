@@ -34,6 +34,27 @@ fn a_voted_transaction_survives_its_session() {
     storage.close().unwrap();
 }
 
+/// Symptom: clients of ZEO 4 lost their connections, or stood still for ever, when others committed through another
+/// server: an invalidation came between the vote and the answer to the finish. From a vote that promises an id on no
+/// other transaction can be committed; those of before must be published before its answer.
+#[test]
+fn a_vote_that_promises_an_id_has_published_all_before() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let [here, there] = [storage(&server), storage(&server)];
+    let mut serial = Tid::ZERO;
+    for oid in 10..60 {
+        let mut transaction = staged();
+        transaction.store(Oid(oid), Tid::ZERO, b"own").unwrap();
+        serial = commit(&there, &[(1, serial, b"other")]).unwrap();
+        let voted = here.vote(transaction, TidAt::Vote).unwrap();
+        assert_eq!(here.last_transaction(), serial);
+        match finish_voted(&here, voted).recv().unwrap() {
+            Outcome::Done { tid, .. } => assert!(tid > serial),
+            Outcome::Failed(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// What another client has changed while the locks were lost is not overwritten.
 #[test]
 fn a_vote_whose_object_was_changed_meanwhile_is_not_finished() {

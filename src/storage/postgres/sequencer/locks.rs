@@ -133,9 +133,17 @@ pub fn ask(
     Ok(())
 }
 
+/// The tid of a transaction that needs it before its finish. The commit lock is held, so nothing is committed in
+/// between.
+pub struct PromisedTid {
+    pub tid: Tid,
+    /// The newest transaction that is committed, by whatever client of the database.
+    pub newest: Tid,
+}
+
 /// What has come of a request.
 pub enum LockOutcome {
-    Got(LockKeys, Option<Tid>),
+    Got(LockKeys, Option<PromisedTid>),
     /// These keys are held although not all were got, or the tid is refused.
     Not(LockKeys, NotGranted),
     /// It is not known which of the keys are held.
@@ -175,8 +183,7 @@ fn read(wanted: &WantedLocks, rows: &[Rows]) -> Result<LockOutcome> {
     let (next, newest) = (Tid(next.required_int8(0)? as u64), Tid(next.required_int8(1)? as u64));
     match own {
         Some(own) if own <= newest => Ok(LockOutcome::Not(held, NotGranted::Failed(too_early(own, newest)))),
-        Some(own) => Ok(LockOutcome::Got(held, Some(own))),
-        None => Ok(LockOutcome::Got(held, Some(next))),
+        own => Ok(LockOutcome::Got(held, Some(PromisedTid { tid: own.unwrap_or(next), newest }))),
     }
 }
 

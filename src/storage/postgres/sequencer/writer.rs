@@ -54,7 +54,9 @@ pub struct SequencerThread {
     pub free: Vec<LockKeys>,
     pub catch_ups: Vec<SyncSender<Result<()>>>,
     /// Votes that have found revisions which are not published yet: they are answered after the next search, so that
-    /// a client that has a conflict finds the new state when it begins again.
+    /// a client that has a conflict finds the new state when it begins again. And those of clients that get their tid
+    /// at vote, if there is anything to publish: they cannot take an invalidation between their vote and the answer to
+    /// their finish.
     pub ahead: Vec<(LockRequest, Granted)>,
     pub last_search: Stopwatch,
     /// Others have committed something: the next search does not wait for its time.
@@ -281,12 +283,14 @@ impl SequencerThread {
     /// Returns whether it is unknown what is locked now.
     fn take_locks(&mut self, request: LockRequest, reply: Answer) -> bool {
         match locks::outcome(&request.wanted, reply) {
-            LockOutcome::Got(held, tid) => {
+            LockOutcome::Got(held, promised) => {
                 self.next_id += 1;
+                let tid = promised.as_ref().map(|promised| promised.tid);
                 let granted = Granted { id: self.next_id, serials: held.serials.clone(), tid };
                 self.held.insert(self.next_id, held);
                 let last = self.shared.last();
-                if granted.serials.values().any(|(serial, _)| *serial > last) {
+                let is_ahead = promised.is_some_and(|promised| promised.newest > last);
+                if is_ahead || granted.serials.values().any(|(serial, _)| *serial > last) {
                     self.ahead.push((request, granted));
                 } else {
                     self.grant(&request, granted);
