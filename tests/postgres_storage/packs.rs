@@ -305,6 +305,31 @@ fn what_transactions_have_locked_is_left_to_the_next_pack() {
     check(&mut sql);
 }
 
+/// A deletion by RelStorage holds the commit lock while it waits for its objects. A pack that was about to remove the
+/// same objects held them while it waited for the commit lock; PostgreSQL ended the wait by failing another client's
+/// commit.
+#[test]
+fn a_pack_locks_no_object_while_it_waits_for_the_commit_lock() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let (storage, mut sql) = (storage(&server), Sql::connect(&server));
+    let t1 = store(&storage, &[(0, Tid::ZERO, &[1]), (1, Tid::ZERO, &[])]);
+    store(&storage, &[(0, t1, &[])]);
+    let mut other = Sql::connect(&server);
+    std::thread::scope(|scope| {
+        other.run("select pg_advisory_lock(-1)");
+        let packing = scope.spawn(|| pack(&storage));
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        eventually("the pack waits", || sql.number(waiting) == 1);
+        let is_locked = other.number("select (not pg_try_advisory_lock(1))::int::bigint");
+        other.run("select pg_advisory_unlock_all()");
+        packing.join().unwrap().unwrap();
+        assert_eq!(is_locked, 0);
+    });
+    pack(&storage).unwrap();
+    assert!(is_gone(&storage, 1));
+    check(&mut sql);
+}
+
 /// What was current at the earlier time may be gone already. That is no reference to a missing object.
 #[test]
 fn a_pack_to_an_earlier_time_than_one_that_was_not_completed() {

@@ -97,10 +97,10 @@ declare
     chunks oid[];
     newest bigint;
 begin
+    perform pg_advisory_xact_lock(-1);
     select coalesce(array_agg(t.o), '{}') into locked from
         (select o, pg_try_advisory_xact_lock(o) as got from unnest(runzeo_pack_free_1.oids) o offset 0) t
         where t.got;
-    perform pg_advisory_xact_lock(-1);
     newest := (select max(s.tid) from object_state s);
     if newest > checked then
         return query select 0::bigint, null::bigint;

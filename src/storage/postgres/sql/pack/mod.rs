@@ -12,7 +12,8 @@
 //!
 //! `runzeo_pack_garbage_1(oids, until, checked)` removes the objects whose newest revision is not later than `until`.
 //! It holds the commit lock, and removes nothing if there is a transaction after `checked`. Objects that others have
-//! locked are left out.
+//! locked are left out. It waits for the commit lock before it locks any object: a deletion by RelStorage holds the
+//! commit lock while it waits for its objects.
 //!
 //! Their rows are of these kinds: [`LATER`], [`REMOVED`] with the object (or, of the first function, with the number of
 //! revisions), [`BUSY`] with the object.
@@ -281,10 +282,10 @@ declare
     gone bigint[];
     chunks oid[];
 begin
+    perform pg_advisory_xact_lock(-1);
     select coalesce(array_agg(t.o), '{}') into locked from
         (select o, pg_try_advisory_xact_lock(o) as got from unnest(runzeo_pack_garbage_1.oids) o offset 0) t
         where t.got;
-    perform pg_advisory_xact_lock(-1);
     if (select max(t.tid) from transaction t) > checked then
         return query select 0::bigint, null::bigint;
         return;
