@@ -52,6 +52,8 @@ pub mod base {
         pub use crate::base::shared_dir::Dir;
     }
     pub mod sync {
+        #[cfg(loom)]
+        pub use crate::base::sync::{Answerer, answer};
         pub use crate::base::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Rank, Ranked};
     }
 }
@@ -380,6 +382,16 @@ pub mod storage {
     pub mod postgres {
         pub use crate::storage::postgres::PostgresStorage;
         pub use crate::storage::postgres::options::PostgresOptions;
+
+        #[cfg(loom)]
+        pub mod sequencer {
+            pub use crate::storage::postgres::sequencer::desk::{
+                Desk, Finish, Sequencer, WrittenTransaction,
+            };
+            pub use crate::storage::postgres::sequencer::group::{Foreign, Group};
+            pub use crate::storage::postgres::sequencer::publish::publish;
+            pub use crate::storage::postgres::shared::DatabaseState;
+        }
     }
     pub mod temporary {
         pub use crate::storage::temporary::TemporaryStorage;

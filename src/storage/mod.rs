@@ -31,6 +31,8 @@ mod kinds;
 pub(crate) mod mapping;
 pub(crate) mod media;
 pub(crate) mod pack_time;
+// Models see more of it.
+#[cfg_attr(loom, allow(missing_docs))]
 pub(crate) mod postgres;
 mod read;
 pub(crate) mod staged;

@@ -1,5 +1,5 @@
-//! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, of what
-//! arrives at a client, and of who reads a link.
+//! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, of the
+//! sequencer of a database in PostgreSQL, of what arrives at a client, and of who reads a link.
 //! `scripts/model` runs them, in a build of its own with `--cfg loom`; without that flag nothing is here.
 
 #![cfg(loom)]
@@ -8,6 +8,7 @@ mod group;
 mod link;
 mod locks;
 mod publish;
+mod sequencer;
 mod timeline;
 
 use runzeo::internal::base::sync::{self, Rank, Ranked};

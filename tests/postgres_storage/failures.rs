@@ -1,5 +1,7 @@
 //! Sessions that end, servers that take over, and a database that is cleared.
 
+use std::time::Duration;
+
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::postgres::Dsn;
 use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
@@ -154,6 +156,33 @@ fn an_outcome_that_cannot_be_looked_up_is_not_guessed() {
     // What follows has a row again.
     let (_, tid) = load(&storage, 1).unwrap();
     commit(&storage, &[(1, tid, b"three")]).unwrap();
+}
+
+/// Another client keeps a commit from the commit lock: those that ask for the newest state, as each client does that
+/// connects, do not wait with it. (They once did, until the commit was done.)
+#[test]
+fn clients_catch_up_while_a_commit_waits() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storage = storage(&server);
+    let mut sql = Sql::connect(&server);
+    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"two").unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
+    sql.run("select pg_advisory_lock(-1)");
+    let outcome = finish_voted(&storage, voted);
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+    eventually("the commit waits", || sql.number(waiting) == 1);
+    std::thread::scope(|scope| {
+        let (caught_up, outcome_of_it) = std::sync::mpsc::channel();
+        let storage = &storage;
+        scope.spawn(move || caught_up.send(storage.catch_up().is_ok()));
+        let outcome_of_it = outcome_of_it.recv_timeout(Duration::from_secs(60));
+        sql.run("select pg_advisory_unlock(-1)");
+        assert_eq!(outcome_of_it, Ok(true));
+    });
+    let outcome = outcome.recv().unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
 }
 
 /// A database that has lost what clients have seen is not served.

@@ -7,6 +7,7 @@
 //! Locks here do not poison. If a panic may leave data inconsistent, its owner reacts (a session ends, a storage goes
 //! read-only), not the next thread that takes the lock.
 
+mod answer;
 mod held;
 pub mod rank;
 
@@ -22,6 +23,7 @@ use loom::sync as imp;
 
 use held::Held;
 
+pub use self::answer::{Answerer, Awaited, answer};
 pub use self::held::assert_permitted;
 pub use self::rank::{Action, Rank, Ranked};
 pub use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -233,7 +233,7 @@ ranks! {
     PostgresQueue permits [];
     /// The sessions for reading of a database, and the questions that wait.
     PostgresReaders permits [];
-    /// The answer to one question.
+    /// The answer to one question, or to one request to the sequencer.
     PostgresAnswer permits [];
     /// What is known of the replication of a database.
     PostgresReplication permits [];

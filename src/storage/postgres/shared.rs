@@ -65,6 +65,16 @@ impl DatabaseState {
         }
     }
 
+    /// For models, which ask no database.
+    #[cfg(loom)]
+    pub fn of_model(published: Tid) -> DatabaseState {
+        let dsn = crate::postgres::dsn::Dsn::parse("", &|_| None).expect("an empty text");
+        let readers = Readers::new("model".into(), dsn, String::new());
+        let records = RecordCache::new(0, 0, false);
+        let sql = &sql::preserving::STATEMENTS;
+        DatabaseState::new("model".into(), sql, readers, records, FormerRecords::new(0), published)
+    }
+
     /// Nothing is read or stored any more. `false`: there was a reason already, which stays.
     pub fn fail(&self, why: String) -> bool {
         self.failure.set(why).is_ok()

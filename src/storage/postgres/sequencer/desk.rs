@@ -1,7 +1,7 @@
 //! Where threads leave their requests for the sequencer.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::mem;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::locks::{Granted, LockRequest, NotGranted, WantedLocks};
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::base::sync::{Answerer, Arc, Awaited, Condvar, Mutex, answer, rank};
 use crate::postgres::Wake;
 use crate::storage::{Result, StorageError, Ticket, TransactionMeta};
 
@@ -49,6 +49,9 @@ pub struct Finish {
     pub ticket: Ticket,
 }
 
+/// A client that waits until everything is published that was committed before.
+pub type CatchUp = Answerer<Result<()>, rank::PostgresAnswer>;
+
 /// The requests that wait.
 #[derive(Default)]
 pub struct Requests {
@@ -56,7 +59,7 @@ pub struct Requests {
     pub finishes: VecDeque<Finish>,
     /// The locks of transactions that were aborted.
     pub releases: Vec<u64>,
-    pub catch_ups: Vec<SyncSender<Result<()>>>,
+    pub catch_ups: Vec<CatchUp>,
     /// Finish what is there, and end.
     pub is_closed: bool,
     /// The thread has ended: nothing is answered any more.
@@ -69,6 +72,28 @@ pub struct Desk {
     /// Another server has released locks.
     pub released: Condvar,
     pub wake: Wake,
+}
+
+impl Desk {
+    pub fn new(wake: Wake) -> Desk {
+        Desk { queue: Mutex::default(), released: Condvar::new(), wake }
+    }
+
+    /// Takes all requests that are there.
+    pub fn take(&self) -> Requests {
+        let mut queue = self.queue.lock();
+        let rest = Requests { is_closed: queue.is_closed, is_over: queue.is_over, ..Requests::default() };
+        mem::replace(&mut *queue, rest)
+    }
+
+    /// From here on nothing is taken in. Returns the transactions that nothing has been done about; their clients must
+    /// get an answer. Those that wait for something else find out.
+    pub fn end(&self) -> VecDeque<Finish> {
+        let mut queue = self.queue.lock();
+        queue.is_over = true;
+        drop(queue);
+        self.take().finishes
+    }
 }
 
 /// The sequencer of a storage, as other threads see it.
@@ -85,12 +110,18 @@ impl Sequencer {
         wake: Wake,
         work: impl FnOnce(Arc<Desk>) -> W,
     ) -> Result<Sequencer> {
-        let desk = Arc::new(Desk { queue: Mutex::default(), released: Condvar::new(), wake });
+        let desk = Arc::new(Desk::new(wake));
         let work = work(Arc::clone(&desk));
         let thread = std::thread::Builder::new().name("zeo-postgres".into());
         let thread = thread.spawn(work);
         let thread = thread.map_err(StorageError::io("starting the thread that commits"))?;
         Ok(Sequencer { name, desk, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// For models, whose threads are not those of the machine.
+    #[cfg(loom)]
+    pub fn of_model(desk: Arc<Desk>) -> Sequencer {
+        Sequencer { name: "model".into(), desk, thread: Mutex::new(None) }
     }
 
     /// Locks the objects of a transaction, and waits up to `timeout` for those that another server or a client of
@@ -99,9 +130,9 @@ impl Sequencer {
         let until = IoDeadline::after(timeout);
         let mut pause = RETRY_MIN;
         loop {
-            let (answer, answered) = sync_channel(1);
+            let (answer, answered) = answer();
             self.leave(|queue| queue.locks.push(LockRequest { wanted: wanted.clone(), answer }))?;
-            let busy = match self.wait(&answered)? {
+            let busy = match self.wait(answered)? {
                 Ok(granted) => return Ok(granted),
                 Err(NotGranted::Failed(error)) => return Err(error),
                 Err(NotGranted::Busy(oid)) => oid,
@@ -137,9 +168,9 @@ impl Sequencer {
 
     /// Waits until everything is published that was committed before this call, by whatever client of the database.
     pub fn catch_up(&self) -> Result<()> {
-        let (answer, answered) = sync_channel(1);
+        let (answer, answered) = answer();
         self.leave(|queue| queue.catch_ups.push(answer))?;
-        self.wait(&answered)?
+        self.wait(answered)?
     }
 
     /// Commits what is to be finished, and ends the thread.
@@ -164,8 +195,8 @@ impl Sequencer {
         Ok(())
     }
 
-    fn wait<T>(&self, answered: &Receiver<T>) -> Result<T> {
-        answered.recv().map_err(|_| StorageError::Closed(format!("{} is closed", self.name)))
+    fn wait<T>(&self, answered: Awaited<T, rank::PostgresAnswer>) -> Result<T> {
+        answered.wait().ok_or_else(|| StorageError::Closed(format!("{} is closed", self.name)))
     }
 }
 

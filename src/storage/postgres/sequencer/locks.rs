@@ -4,11 +4,11 @@
 //! itself: that the votes of one server touch different objects is for the server's own locks, which are taken before.
 
 use std::collections::HashMap;
-use std::sync::mpsc::SyncSender;
 
 use super::super::session::{malformed, refused};
 use super::super::sql::Statements;
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Answerer, rank};
 use crate::conflict::Conflict;
 use crate::postgres::{Answer, Batch, Rows, Statement, TooLarge, Type, Value};
 use crate::storage::{Refusal, Result, StorageError};
@@ -52,7 +52,7 @@ pub struct WantedLocks {
 /// A vote's request.
 pub struct LockRequest {
     pub wanted: WantedLocks,
-    pub answer: SyncSender<std::result::Result<Granted, NotGranted>>,
+    pub answer: Answerer<std::result::Result<Granted, NotGranted>, rank::PostgresAnswer>,
 }
 
 /// The locks of a transaction.

@@ -24,12 +24,12 @@
 //!
 //! With a read-only storage only the search is there.
 
-mod desk;
+pub mod desk;
 mod gather;
-mod group;
+pub mod group;
 mod locks;
 mod place;
-mod publish;
+pub mod publish;
 mod recover;
 mod start;
 mod turn;

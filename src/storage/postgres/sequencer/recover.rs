@@ -264,12 +264,9 @@ impl SequencerThread {
         let why = format!("{}: the database cannot be reached", self.shared.name);
         let away = || StorageError::Disconnected(why.clone());
         self.leave_unknown(group, "the database cannot be reached");
-        let mut queue = self.desk.queue.lock();
-        self.waiting.append(&mut queue.finishes);
-        let (locks, catch_ups) = (std::mem::take(&mut queue.locks), std::mem::take(&mut queue.catch_ups));
-        let releases = std::mem::take(&mut queue.releases);
-        drop(queue);
-        for id in releases {
+        let mut taken = self.desk.take();
+        self.waiting.append(&mut taken.finishes);
+        for id in taken.releases {
             self.held.remove(&id);
         }
         for finish in std::mem::take(&mut self.waiting) {
@@ -279,12 +276,12 @@ impl SequencerThread {
             self.held.remove(&granted.id);
             request
         });
-        for request in locks.into_iter().chain(ahead) {
+        for request in taken.locks.into_iter().chain(ahead) {
             // One that has given up needs no answer.
-            let _ = request.answer.send(Err(NotGranted::Failed(away())));
+            let _ = request.answer.give(Err(NotGranted::Failed(away())));
         }
-        for waiting in catch_ups.into_iter().chain(std::mem::take(&mut self.catch_ups)) {
-            let _ = waiting.send(Err(away()));
+        for waiting in taken.catch_ups.into_iter().chain(std::mem::take(&mut self.catch_ups)) {
+            let _ = waiting.give(Err(away()));
         }
     }
 

@@ -161,6 +161,7 @@ impl ReadyDatabase {
             is_notified: false,
             last_estimate: None,
             commit_wait: Duration::ZERO,
+            was_kept_waiting: false,
             noted: self.last,
             state: self.state,
             servers: self.servers,

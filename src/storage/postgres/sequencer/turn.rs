@@ -1,9 +1,8 @@
 //! One turn of the sequencer: what it takes from the desk, what it waits for, and what it sends.
 
-use std::mem;
 use std::time::Duration;
 
-use super::desk::Finish;
+use super::desk::{Finish, Requests};
 use super::group;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
@@ -58,13 +57,10 @@ impl SequencerThread {
 
     /// Takes what is there, and lets the votes have their locks. Returns whether there were any.
     fn take_requests(&mut self, is_closed: &mut bool) -> bool {
-        let mut queue = self.desk.queue.lock();
-        *is_closed = queue.is_closed;
-        let locks = mem::take(&mut queue.locks);
-        let mut finishes = mem::take(&mut queue.finishes);
-        let releases = mem::take(&mut queue.releases);
-        self.catch_ups.append(&mut queue.catch_ups);
-        drop(queue);
+        let Requests { locks, mut finishes, releases, mut catch_ups, is_closed: closed, .. } =
+            self.desk.take();
+        *is_closed = closed;
+        self.catch_ups.append(&mut catch_ups);
         for finish in &finishes {
             self.gathering.ended(&finish.locks);
         }
@@ -86,6 +82,7 @@ impl SequencerThread {
 
     pub fn searched(&mut self) {
         self.is_notified = false;
+        self.was_kept_waiting = false;
         self.last_search = Stopwatch::start();
     }
 

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::super::options::PostgresOptions;
@@ -12,7 +11,7 @@ use super::super::session::{self, AskError, LOG, RECOVERY_CONFLICT, ask, malform
 use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
 use super::super::standby::{self, ServerState};
-use super::desk::{Desk, Finish};
+use super::desk::{CatchUp, Desk, Finish};
 use super::gather::Gathering;
 use super::group::{self, Done, Foreign, Group};
 use super::locks::{self, Granted, LockKeys, LockOutcome, LockRequest, NotGranted};
@@ -52,7 +51,7 @@ pub struct SequencerThread {
     pub gathering: Gathering,
     /// Locks to give back.
     pub free: Vec<LockKeys>,
-    pub catch_ups: Vec<SyncSender<Result<()>>>,
+    pub catch_ups: Vec<CatchUp>,
     /// Votes that have found revisions which are not published yet: they are answered after the next search, so that
     /// a client that has a conflict finds the new state when it begins again. And those of clients that get their tid
     /// at vote, if there is anything to publish: they cannot take an invalidation between their vote and the answer to
@@ -64,6 +63,8 @@ pub struct SequencerThread {
     pub last_estimate: Option<Stopwatch>,
     /// How long the next group waits for the commit lock.
     pub commit_wait: Duration,
+    /// It was not granted the last time, and nothing was searched for since.
+    pub was_kept_waiting: bool,
     /// The database will not forget that it had transactions up to this one.
     pub noted: Tid,
     /// The server; of a storage that is only read, as of the last search: at this position it had all that is
@@ -94,21 +95,15 @@ impl SequencerThread {
     /// Works until the desk is closed. After a panic nothing is served any more: it is not known how far a commit has
     /// come. What waits gets an error then.
     pub fn run(mut self) {
+        let why = format!("{}: the thread that commits has failed; restart the server", self.shared.name);
         if catch_unwind(AssertUnwindSafe(|| self.work_until_closed())).is_err() {
-            let why = format!("{}: the thread that commits has failed; restart the server", self.shared.name);
             self.shared.fail(why.clone());
-            let mut queue = self.desk.queue.lock();
-            self.waiting.append(&mut queue.finishes);
-            drop(queue);
-            for finish in mem::take(&mut self.waiting) {
-                fail(&self.shared, finish, StorageError::Closed(why.clone()));
-            }
         }
-        let mut queue = self.desk.queue.lock();
-        queue.is_over = true;
-        // Those that wait find out.
-        queue.locks.clear();
-        queue.catch_ups.clear();
+        // Without a failure there are none.
+        let left = mem::take(&mut self.waiting).into_iter().chain(self.desk.end());
+        for finish in left {
+            fail(&self.shared, finish, StorageError::Closed(why.clone()));
+        }
     }
 
     fn work_until_closed(&mut self) {
@@ -157,7 +152,7 @@ impl SequencerThread {
         // What choosing the group adds is given back later.
         expected.gives_back = self.give_back(&mut batch);
         self.fail_unlocked();
-        let group = self.next_group()?;
+        let group = if self.is_search_first() { None } else { self.next_group()? };
         expected.notes = self.note_last(&mut batch);
         if let Some(group) = group {
             expected.last = match self.call(&group, &mut batch) {
@@ -177,6 +172,13 @@ impl SequencerThread {
         }
         self.send(&batch, expected);
         Ok(())
+    }
+
+    /// Whether a group that others keep from the commit lock goes on waiting after a search: clients that want to catch
+    /// up would wait with it. One search for each time, so that the group's turn comes.
+    fn is_search_first(&self) -> bool {
+        let is_wanted = self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty();
+        self.was_kept_waiting && is_wanted
     }
 
     /// Sends a message, and takes its answers.
@@ -381,7 +383,7 @@ impl SequencerThread {
     fn caught_up(&mut self, result: impl Fn() -> Result<()>) {
         for waiting in mem::take(&mut self.catch_ups) {
             // One that has given up needs no answer.
-            let _ = waiting.send(result());
+            waiting.give(result());
         }
         for (request, granted) in mem::take(&mut self.ahead) {
             self.grant(&request, granted);
@@ -451,6 +453,7 @@ impl SequencerThread {
             // The commit lock is held by others, or they wait for what this server holds: the group is sent again.
             "55P03" | "40P01" | "40001" => {
                 self.commit_wait = (self.commit_wait() * 2).min(COMMIT_WAIT.1);
+                self.was_kept_waiting = true;
                 log::warn!(target: LOG, "{}: a commit waits: {error}", self.shared.name);
                 self.again(group);
             }
@@ -574,5 +577,5 @@ impl Last {
 
 /// Whether there is still one that waits for the answer.
 fn answer(request: &LockRequest, result: std::result::Result<Granted, NotGranted>) -> bool {
-    request.answer.send(result).is_ok()
+    request.answer.give(result)
 }
