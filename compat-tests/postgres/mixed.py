@@ -17,11 +17,12 @@ ROWS = "select zoid, tid, state is null, coalesce(substring(encode(state, 'escap
 
 # An undo through a server takes no lock against the packs of RelStorage's clients (docs/postgresql.md), so they do not
 # pack while it undoes. An undo by RelStorage overwrites what was committed a moment before, so one of its clients undoes,
-# and what it may undo only that client changes; all others read it.
+# and what it may undo only that client changes; all others read it. A pack by RelStorage ends with an error if garbage is
+# deleted that it is about to remove, so with history nothing is deleted beside it.
 MIXES = {
-    "undo": {"keep_history": True, "relstorage_packs": False},
-    "pack": {"keep_history": True, "relstorage_packs": True},
-    "history-free": {"keep_history": False, "relstorage_packs": True},
+    "undo": {"keep_history": True, "relstorage_packs": False, "deletes": True},
+    "pack": {"keep_history": True, "relstorage_packs": True, "deletes": False},
+    "history-free": {"keep_history": False, "relstorage_packs": True, "deletes": True},
 }
 
 
@@ -32,7 +33,8 @@ def mixes(keep_history):
 def clients_of(mix, servers):
     """Name, kind, and what it may."""
     undo = not mix["relstorage_packs"]
-    base = {"sync": False, "undo": [], "pack": False, "is_special": False, "at": 0}
+    base = {"sync": False, "undo": [], "pack": False, "is_special": False, "at": 0,
+            "deletes": mix["deletes"]}
     found = [
         {"name": "rs1", "kind": "relstorage", "pack": mix["relstorage_packs"]},
         {"name": "rs2", "kind": "relstorage"},

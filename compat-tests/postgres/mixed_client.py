@@ -264,7 +264,7 @@ class Client:
             elif choice < 0.05:
                 if self.work(self.empty_bin):
                     self.unlinked.append(self.gone)
-            elif choice < 0.07:
+            elif choice < 0.07 and self.options["deletes"]:
                 self.delete()
             elif choice < 0.10 and self.options["undo"]:
                 self.undo()
