@@ -113,16 +113,20 @@ class Stage:
 # -- the cases. Each gets a stage whose clients work, and `amount`, what the options say.
 
 def stop(stage, database, rounds):
-    """PostgreSQL is stopped at once, or its first process is killed, and started again."""
-    time.sleep(5 if not rounds else 1)
+    """PostgreSQL is stopped at once, or its first process is killed, and started again; now and then a server, too."""
     for number in range(rounds):
         time.sleep(random.uniform(0.3, 1.5))
+        server = random.choice(stage.servers) if number % 4 == 1 else None
+        if server:
+            server.kill()
         if number % 3 == 2:
             database.kill()
         else:
             database.stop("immediate")
         time.sleep(random.choice((0, 0.5)))
         database.start_again()
+        if server:
+            server.start()
     print(f"  {rounds} stops", flush=True)
 
 
@@ -221,7 +225,7 @@ def pack_kill(top, database, name, keep_history, section, rounds, failures):
             planter.send("steady_tree", h="a", slots=40, end=str(end), known=known, number=last)
             time.sleep(random.uniform(0.3, 1))
             packer.send("pack_loop", h="a", seconds=60, seed=number)
-            time.sleep(random.uniform(0.02, 1.5))
+            time.sleep(random.choice((random.uniform(0.02, 0.5), random.uniform(0.5, 4))))
             server.kill()
             packs = packer.receive()
             server.start()
