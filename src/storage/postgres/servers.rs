@@ -10,6 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::session::LOG;
 use crate::base::clock::Stopwatch;
 use crate::postgres::dsn::{Dsn, Host, hosts_of_lines};
 use crate::postgres::peer::Peer;
@@ -50,7 +51,7 @@ pub enum Advice {
     /// It is not in the file any more.
     Leave,
     /// One of these may be usable again.
-    Try(Dsn),
+    Try(Box<Dsn>),
 }
 
 impl Servers {
@@ -92,9 +93,9 @@ impl Servers {
             return Advice::Stay;
         }
         file.looked = Some(Stopwatch::start());
-        let has_changed = file.modified != file.modified_now();
+        let modified = file.modified_now();
+        let has_changed = modified.is_some() && file.modified != modified;
         if has_changed {
-            // With an error in it everything stays as it is until the error is corrected.
             let Ok(()) = file.read(port) else { return Advice::Stay };
             let Some(place) = file.place(peer) else { return Advice::Leave };
             file.present = Some((place, Stopwatch::start()));
@@ -107,7 +108,7 @@ impl Servers {
         file.present = Some((place, Stopwatch::start()));
         let mut dsn = self.dsn.clone();
         dsn.hosts = file.hosts.iter().take(place).cloned().collect();
-        Advice::Try(dsn)
+        Advice::Try(Box::new(dsn))
     }
 }
 
@@ -129,7 +130,12 @@ impl ServersFile {
         });
         match read {
             Ok(text) => {
-                self.hosts = hosts_of_lines(&text, port).map_err(|error| format!("{path}: {error}"))?;
+                match hosts_of_lines(&text, port) {
+                    Ok(hosts) => self.hosts = hosts,
+                    Err(error) if self.hosts.is_empty() => return Err(format!("{path}: {error}")),
+                    // Until it is corrected, and so changed again.
+                    Err(error) => log::warn!(target: LOG, "{path}: {error}; the former servers stay"),
+                }
                 self.modified = modified;
                 Ok(())
             }
@@ -210,11 +216,14 @@ mod tests {
         }
         fs::write(&path, "not [a host\n").unwrap();
         forget(&mut servers);
-        assert_eq!(look(&mut servers, "two", true), Advice::Stay);
+        // The former list holds, and with it its first server is tried.
+        assert!(matches!(look(&mut servers, "two", true), Advice::Try(_)));
+        assert_eq!(names(&servers.dsn().unwrap()), ["new", "two"]);
         fs::write(&path, "new\n").unwrap();
         forget(&mut servers);
         assert_eq!(look(&mut servers, "two", false), Advice::Leave);
         fs::remove_file(&path).unwrap();
+        assert_eq!(look(&mut servers, "new", true), Advice::Stay);
         assert_eq!(names(&servers.dsn().unwrap()), ["new"], "what was read last");
     }
 

@@ -173,7 +173,7 @@ impl SequencerThread {
             Advice::Leave => {
                 Err(Lost::new(format!("{} is not in the replica-conf any more", self.session.peer())))
             }
-            Advice::Try(dsn) => self.go_back(dsn),
+            Advice::Try(dsn) => self.go_back(*dsn),
         }
     }
 
