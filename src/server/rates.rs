@@ -17,6 +17,9 @@ use crate::base::sync::{Arc, Mutex, rank};
 
 /// Longest wait before a session reads again; what is left of its debt counts then.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// The largest debt: what is paid off in this time. A network of many clients would otherwise have a rush of a minute
+/// to pay off for hours, because each of its clients is answered again after the longest wait.
+const DEBT_MAX: Duration = Duration::from_secs(60);
 /// Addresses with a debt, above which those without are forgotten.
 const HOSTS_KEPT: usize = 1024;
 
@@ -125,8 +128,11 @@ impl Debt {
     /// Adds what a session has answered. Returns for how long it is to wait.
     fn add(&mut self, rates: Rates, answered: Answered, now: Instant) -> Option<Duration> {
         self.pay_off(rates, now);
-        self.requests += answered.requests as f64;
-        self.sent += answered.sent as f64;
+        let grown = |debt: f64, more: u64, rate: Option<u64>| {
+            rate.map_or(0.0, |rate| (debt + more as f64).min(rate as f64 * DEBT_MAX.as_secs_f64()))
+        };
+        self.requests = grown(self.requests, answered.requests, rates.requests);
+        self.sent = grown(self.sent, answered.sent, rates.sent);
         let waits = [wait(self.requests, rates.requests), wait(self.sent, rates.sent)];
         let longest = waits.into_iter().fold(0.0, f64::max);
         (longest > 0.0).then(|| Duration::from_secs_f64(longest.min(WAIT_MAX.as_secs_f64())))
@@ -220,6 +226,18 @@ mod tests {
         assert_eq!(office.add(answered(0, 0), now), Some(Duration::from_millis(100)));
         assert_eq!(office.add(answered(0, 0), later), Some(Duration::from_millis(100)));
         assert_eq!(office.add(answered(1_000_000, 0), later), Some(WAIT_MAX));
+    }
+
+    /// However much more its clients have asked for.
+    #[test]
+    fn a_rush_is_paid_off_a_minute_later() {
+        let now = Instant::now();
+        let office = network("<network office>", "10.0.0.0/8", 100, now);
+        assert_eq!(office.add(answered(1_000_000, 0), now), Some(WAIT_MAX));
+        assert_eq!(office.add(answered(1_000_000, 0), now), Some(WAIT_MAX));
+        let wait_after = |seconds| office.add(answered(0, 0), now + Duration::from_secs(seconds));
+        assert_eq!(wait_after(58), Some(Duration::from_secs(1)));
+        assert_eq!(wait_after(59), None, "a second's worth costs nothing");
     }
 
     /// A reload with other numbers is no amnesty.

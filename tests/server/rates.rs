@@ -115,7 +115,7 @@ fn waits_in_network(server: &Server, name: &str, client: &str) -> usize {
     server.log().lines().filter(|line| line.contains(&client) && line.contains(&network)).count()
 }
 
-/// Has a network of five requests a second ahead of them for minutes, by one client, and returns that.
+/// Has a network of five requests a second ahead of them for a minute, by one client, and returns that.
 fn far_ahead(last: u8, address: SocketAddr) -> RawClient {
     let mut client = from(last, address);
     burst(&mut client, 1000);
