@@ -122,10 +122,11 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         },
     );
     let mut session = session.map_err(|error| Lost::new(error.to_string()))?;
-    let asked_by = dsn.clone();
+    // The process is this server's, whatever the other hosts are.
+    let here = dsn.only_at(session.peer());
     session.set_silence(SilenceCheck {
         after: SILENCE,
-        ask: Box::new(move |process| process_state(&asked_by, process)),
+        ask: Box::new(move |process| process_state(&here, process)),
     });
     let has_checks = session.server_version() >= FIRST_WITH_CHECKS;
     if let Purpose::Write { .. } = purpose {
