@@ -206,3 +206,38 @@ fn a_cleared_database_is_not_served() {
     let outcome = finish_voted(&storage, voted).recv().unwrap();
     assert!(matches!(outcome, Outcome::Failed(StorageError::Closed(_))), "{outcome:?}");
 }
+
+/// A pack by RelStorage removes a transaction of which nothing is left, the newest one, too. (Servers once took that
+/// for a loss, and served nothing any more.)
+#[test]
+fn the_newest_transaction_may_be_removed_by_a_pack() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storages = [storage(&server), storage(&server)];
+    let [here, there] = &storages;
+    let mut sql = Sql::connect(&server);
+    let t1 = commit(here, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let garbage = commit(here, &[(2, Tid::ZERO, b"garbage")]).unwrap();
+    there.catch_up().unwrap();
+    sql.run(&format!(
+        "delete from current_object where zoid = 2; delete from object_state where zoid = 2; \
+         delete from transaction where tid = {}",
+        garbage.0
+    ));
+    let check = || {
+        for storage in &storages {
+            storage.catch_up().unwrap();
+            assert_eq!((storage.failure(), storage.last_transaction()), (None, garbage));
+            assert_eq!(load(storage, 1).unwrap(), (b"one".to_vec(), t1));
+        }
+    };
+    check();
+    sql.run(END_ALL);
+    check();
+    let t2 = commit(there, &[(1, t1, b"two")]).unwrap();
+    assert!(t2 > garbage);
+    here.catch_up().unwrap();
+    assert_eq!(load(here, 1).unwrap(), (b"two".to_vec(), t2));
+    // Not that all before it are gone, too.
+    sql.run("truncate object_state, current_object, transaction cascade");
+    eventually("it is noticed", || storages.iter().all(|storage| storage.failure().is_some()));
+}

@@ -3,6 +3,8 @@
 use std::sync::{OnceLock, Weak};
 
 use super::former::FormerRecords;
+#[cfg(loom)]
+use super::readers::Home;
 use super::readers::Readers;
 use super::records::{Lookup, RecordCache};
 use super::sequencer::Sequencer;
@@ -69,7 +71,7 @@ impl DatabaseState {
     #[cfg(loom)]
     pub fn of_model(published: Tid) -> DatabaseState {
         let dsn = crate::postgres::dsn::Dsn::parse("", &|_| None).expect("an empty text");
-        let readers = Readers::new("model".into(), dsn, String::new());
+        let readers = Readers::new("model".into(), Home { dsn, identity: String::new() });
         let records = RecordCache::new(0, 0, false);
         let sql = &sql::preserving::STATEMENTS;
         DatabaseState::new("model".into(), sql, readers, records, FormerRecords::new(0), published)

@@ -29,6 +29,7 @@ mod gather;
 pub mod group;
 mod locks;
 mod place;
+mod present;
 pub mod publish;
 mod recover;
 mod start;

@@ -16,6 +16,7 @@ use super::super::standby::{self, Presence, ServerState};
 use super::desk::Finish;
 use super::group::{self, Foreign, Group};
 use super::locks::{self, NotGranted};
+use super::present::Remaining;
 use super::publish::fail;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
@@ -117,7 +118,7 @@ impl SequencerThread {
             end_old(&mut session, old, &purpose.application_name())?;
         }
         let (state, presence) = self.examine(&mut session)?;
-        let last = self.shared.last();
+        let last = self.present.newest();
         if presence == Presence::Behind {
             let why = format!("{} is a standby that has not replayed transaction {last} yet", session.peer());
             return Err(NotYet::Other(why));
@@ -133,7 +134,7 @@ impl SequencerThread {
     /// What the server of a session is, and whether it has what was published.
     fn examine(&self, session: &mut Connection) -> std::result::Result<(ServerState, Presence), AskError> {
         let state = standby::state(session)?;
-        let (last, is_there) = (self.shared.last(), &self.shared.sql.is_there);
+        let (last, is_there) = (self.present.newest(), &self.shared.sql.is_there);
         Ok((state, standby::presence(session, is_there, last, state, self.state.position)?))
     }
 
@@ -191,7 +192,7 @@ impl SequencerThread {
         };
         let (name, peer) = (&self.shared.name, session.peer());
         if presence != Presence::There {
-            log::warn!(target: LOG, "{name}: {peer} is usable again, but lacks transaction {}", self.shared.last());
+            log::warn!(target: LOG, "{name}: {peer} is usable again, but lacks transaction {}", self.present.newest());
             return Ok(());
         }
         log::info!(target: LOG, "{name}: going to {peer}, which comes first in the replica-conf");
@@ -257,6 +258,33 @@ impl SequencerThread {
             Ok(Mark { number: row.required_int8(0)?, tid: Tid(row.required_int8(1)? as u64) })
         };
         Ok(Some(read()?))
+    }
+
+    /// Whether nothing is lost, if the newest transaction of the database is `newest`, on the session of before.
+    pub fn has_what_was_seen(&mut self, newest: Tid) -> bool {
+        let before = self.present.newest();
+        let found = self.present.found(newest);
+        if found == Remaining::Packed {
+            let name = &self.shared.name;
+            log::warn!(
+                target: LOG,
+                "{name}: a pack has removed the newest transaction, {before}; after a restart of \
+                 this server clients whose caches have it wait for a newer one"
+            );
+        }
+        found != Remaining::Lost
+    }
+
+    /// A transaction that clients have seen is not in the database any more.
+    pub fn fail_for_good(&self, missing: Tid) {
+        let why = format!(
+            "{}: transaction {missing}, which clients have seen, is not in the database any more: it is another \
+             database, an earlier state of it, or it was cleared. Restart the server to serve what is there",
+            self.shared.name
+        );
+        if self.shared.fail(why.clone()) {
+            crate::critical!(target: LOG, "{why}");
+        }
     }
 
     /// All that wait get an error.

@@ -12,6 +12,7 @@ use super::super::sql::{Statements, free, functions, preserving, schema};
 use super::super::standby::{self, ServerState};
 use super::desk::Desk;
 use super::gather::Gathering;
+use super::present::Present;
 use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
@@ -162,6 +163,7 @@ impl ReadyDatabase {
             last_estimate: None,
             commit_wait: Duration::ZERO,
             was_kept_waiting: false,
+            present: Present::new(self.last),
             noted: self.last,
             state: self.state,
             servers: self.servers,

@@ -15,6 +15,7 @@ use super::desk::{CatchUp, Desk, Finish};
 use super::gather::Gathering;
 use super::group::{self, Done, Foreign, Group};
 use super::locks::{self, Granted, LockKeys, LockOutcome, LockRequest, NotGranted};
+use super::present::Present;
 use super::publish::{fail, publish};
 use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
@@ -65,6 +66,8 @@ pub struct SequencerThread {
     pub commit_wait: Duration,
     /// It was not granted the last time, and nothing was searched for since.
     pub was_kept_waiting: bool,
+    /// What the database must still have.
+    pub present: Present,
     /// The database will not forget that it had transactions up to this one.
     pub noted: Tid,
     /// The server; of a storage that is only read, as of the last search: at this position it had all that is
@@ -336,8 +339,8 @@ impl SequencerThread {
             Ok((group::read_later(later)?, Tid(last as u64), state))
         });
         match found {
-            Ok((_, last, _)) if last < self.shared.last() => {
-                self.fail_for_good(self.shared.last());
+            Ok((_, newest, _)) if !self.has_what_was_seen(newest) => {
+                self.fail_for_good(self.present.newest());
                 self.caught_up(|| Ok(()));
             }
             Ok((foreign, _, state)) => {
@@ -366,18 +369,6 @@ impl SequencerThread {
             }
         }
         self.state = state;
-    }
-
-    /// A transaction that clients have seen is not in the database any more.
-    pub fn fail_for_good(&self, missing: Tid) {
-        let why = format!(
-            "{}: transaction {missing}, which clients have seen, is not in the database any more: it is another \
-             database, an earlier state of it, or it was cleared. Restart the server to serve what is there",
-            self.shared.name
-        );
-        if self.shared.fail(why.clone()) {
-            crate::critical!(target: LOG, "{why}");
-        }
     }
 
     fn caught_up(&mut self, result: impl Fn() -> Result<()>) {
@@ -504,6 +495,8 @@ impl SequencerThread {
     }
 
     pub fn publish(&mut self, foreign: Vec<Foreign>, first: Tid, finishes: Vec<Finish>, times: GroupTimes) {
+        let own = (0..finishes.len()).map(|position| Group::tid(first, position));
+        self.present.add(foreign.iter().map(|one| one.tid).chain(own));
         let (delivery, ids) = publish(&self.shared, foreign, first, finishes, times);
         for id in ids {
             self.free.extend(self.held.remove(&id));
