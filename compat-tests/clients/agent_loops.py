@@ -207,9 +207,16 @@ class LongCommands(object):
 
     def db_wait_counters(self, h, wanted, timeout=60):
         deadline = time.time() + timeout
-        while self.db_counters(h) != wanted:
+        while True:
+            try:
+                found = self.db_counters(h)
+            except ZODB.POSException.ConflictError as error:
+                # Of a database without history, before the last invalidation has come.
+                found = error
+            if found == wanted:
+                return
             if time.time() > deadline:
-                raise RuntimeError("still %s" % self.db_counters(h))
+                raise RuntimeError("still %s" % (found,))
             time.sleep(0.01)
 
     def db_count(self, h, times, seconds=60):
