@@ -1,5 +1,6 @@
 //! Sessions that end, servers that take over, and a database that is cleared.
 
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
@@ -134,21 +135,26 @@ fn a_standby_takes_over() {
     assert_eq!(storage.failure(), None);
 }
 
+/// A commit of object 1 that waits for the commit lock, which `sql` holds.
+fn a_commit_that_waits(storage: &PostgresStorage, sql: &mut Sql) -> Receiver<Outcome> {
+    let t1 = commit(storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"two").unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
+    sql.run("select pg_advisory_lock(-1)");
+    let outcome = finish_voted(storage, voted);
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+    eventually("the commit waits", || sql.number(waiting) == 1);
+    outcome
+}
+
 /// Without the row that tells whether the last group was committed the outcome is not guessed.
 #[test]
 fn an_outcome_that_cannot_be_looked_up_is_not_guessed() {
     let Some(server) = PostgresServer::start(&[]) else { return };
     let storage = storage(&server);
     let mut sql = Sql::connect(&server);
-    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
-    let mut transaction = staged();
-    transaction.store(Oid(1), t1, b"two").unwrap();
-    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
-    sql.run("select pg_advisory_lock(-1)");
-    let outcome = finish_voted(&storage, voted);
-    eventually("the commit waits", || {
-        sql.number("select count(*) from pg_locks where locktype = 'advisory' and not granted") == 1
-    });
+    let outcome = a_commit_that_waits(&storage, &mut sql);
     sql.run(&format!("delete from runzeo_writers; {END_ALL}"));
     let outcome = outcome.recv().unwrap();
     assert!(matches!(outcome, Outcome::Failed(StorageError::OutcomeUnknown(_))), "{outcome:?}");
@@ -165,14 +171,7 @@ fn clients_catch_up_while_a_commit_waits() {
     let Some(server) = PostgresServer::start(&[]) else { return };
     let storage = storage(&server);
     let mut sql = Sql::connect(&server);
-    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
-    let mut transaction = staged();
-    transaction.store(Oid(1), t1, b"two").unwrap();
-    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
-    sql.run("select pg_advisory_lock(-1)");
-    let outcome = finish_voted(&storage, voted);
-    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
-    eventually("the commit waits", || sql.number(waiting) == 1);
+    let outcome = a_commit_that_waits(&storage, &mut sql);
     std::thread::scope(|scope| {
         let (caught_up, outcome_of_it) = std::sync::mpsc::channel();
         let storage = &storage;
