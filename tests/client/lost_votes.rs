@@ -21,7 +21,7 @@ use crate::support::process::Server;
 /// In the log of the middle.
 const REPEATED: &str = "a vote goes to the server once more";
 
-/// The points up to the vote. The first round makes new objects, and the second changes them.
+/// The points up to the vote.
 const STORE: [Point; 6] = [
     point(Way::ToServer, "tpc_begin", 1, At::Before),
     point(Way::ToServer, "tpc_begin", 1, At::After),

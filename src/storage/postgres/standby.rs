@@ -1,8 +1,8 @@
 //! What a server of PostgreSQL is: the primary, or a standby that replays what the primary has written.
 //!
-//! A position of the log is the number of bytes before it. The log of a standby is that of its primary, byte by byte,
-//! so a standby whose position is not before another server's has all that was visible there, unless it follows another
-//! history: a primary that was promoted elsewhere.
+//! A position in PostgreSQL's log is a number of bytes from its begin. A standby has the same log as its primary. So a
+//! standby that has replayed up to the position of another server, or further, has everything that was visible at that
+//! server, unless the logs differ: because another standby was promoted.
 
 use std::time::Duration;
 

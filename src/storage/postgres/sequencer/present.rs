@@ -1,9 +1,11 @@
 //! Which transaction the database must still have, of those that were published: clients have seen it.
 //!
-//! That is the newest one. But a pack by RelStorage removes a transaction that has nothing left, the newest one, too:
-//! then it is the newest of those before it. Where a whole server of the database has lost transactions, it is another
-//! server, or the same one after a restart, and so another session. What is missing on the same session was
-//! removed by a pack, or everything was.
+//! That is the newest one. But a pack by RelStorage deletes every transaction of which it has left nothing, the newest
+//! one, too. Then the newest of the transactions before it counts.
+//!
+//! A failover that loses transactions ends the session. So if transactions are missing on the session of before, a pack
+//! has deleted them, or the database was cleared. After a pack the newest transaction is one that was published before;
+//! in a cleared database there is none, or one of another database.
 
 use std::collections::VecDeque;
 
@@ -44,7 +46,7 @@ impl Present {
         self.published.back().copied().unwrap_or(Tid::ZERO)
     }
 
-    /// `newest`: that of the database.
+    /// Compares with the newest transaction that the database has now; zero if it has none.
     pub fn found(&mut self, newest: Tid) -> Remaining {
         if newest >= self.newest() {
             return Remaining::All;
