@@ -155,7 +155,9 @@ impl StorageConfig {
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.leaves().into_iter().flat_map(|leaf| match leaf {
             StorageConfig::Client(client) => client.warnings.clone(),
-            StorageConfig::Postgres(database) => database.warnings.clone(),
+            StorageConfig::Postgres(database) => {
+                database.warnings.iter().cloned().chain(database.idle_timeout()).collect()
+            }
             _ => Vec::new(),
         });
         warnings.collect()
@@ -249,8 +251,24 @@ pub struct PostgresStorageConfig {
     pub location: Location,
     /// Where its `ro-replica-conf` is.
     pub ro_replica_conf: Option<Location>,
+    /// Where its `replica-timeout` is, if it is not the default.
+    pub replica_timeout: Option<Location>,
     /// Keys without effect, with their lines.
     pub warnings: Vec<String>,
+}
+
+impl PostgresStorageConfig {
+    /// That its `replica-timeout` has no effect. Whether the storage is only read depends on `<zeo>`, too.
+    fn idle_timeout(&self) -> Option<String> {
+        let (location, options) = (self.replica_timeout.as_ref()?, &self.options);
+        let why = match (options.read_only, options.replica_conf.is_some(), options.ro_replica_conf.is_some())
+        {
+            (_, false, false) => "there is no replica-conf",
+            (false, ..) => "a storage that is written stays at its primary",
+            (true, ..) => return None,
+        };
+        Some(format!("{location}: replica-timeout has no effect: {why}"))
+    }
 }
 
 /// The section of a storage that the program adds.

@@ -136,8 +136,9 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
     options.read_only = read_only(section, &options.dsn)?;
     let path = |name| section.value(name).map(|value| value.text.clone().into());
     (options.replica_conf, options.ro_replica_conf) = (path("replica-conf"), path("ro-replica-conf"));
-    options.replica_timeout =
-        section.get("replica-timeout", replica_timeout)?.unwrap_or(options.replica_timeout);
+    let own_timeout =
+        section.get("replica-timeout", replica_timeout)?.filter(|own| *own != options.replica_timeout);
+    options.replica_timeout = own_timeout.unwrap_or(options.replica_timeout);
     options.keep_history = section.get("keep-history", datatypes::boolean)?.unwrap_or(options.keep_history);
     options.create_schema =
         section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
@@ -158,6 +159,10 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
         options,
         location: section.start.clone(),
         ro_replica_conf: section.value("ro-replica-conf").map(|value| value.location.clone()),
+        replica_timeout: section
+            .value("replica-timeout")
+            .filter(|_| own_timeout.is_some())
+            .map(|value| value.location.clone()),
         warnings: warnings.collect(),
     })
 }
