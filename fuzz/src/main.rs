@@ -2,7 +2,7 @@
 //! mutates seeds, and the same `--seed` gives the same inputs.
 //!
 //! ```text
-//! briefly [--seconds N | --runs N] [--seed N] [--jobs N] [TARGET...]
+//! briefly [--seconds N | --runs N] [--seed N] [--jobs N] [--stack KIB] [TARGET...]
 //! briefly --input FILE TARGET
 //! ```
 //!
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use runzeo_fuzz::mutate::{Random, mutate};
 use runzeo_fuzz::{TARGETS, Target};
 
-/// As small as the stacks of the server's threads, so that recursion is detected.
-const STACK_LEN: usize = 128 << 10;
+/// In KiB. As small as the stacks of the server's threads, so that recursion is detected.
+const STACK: usize = 128;
 const SLOW: Duration = Duration::from_secs(2);
 
 /// When a target's run ends.
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 /// Executes the command line. `false` if a guarantee was violated.
 fn options() -> Result<bool, String> {
     let (mut until, mut seed, mut jobs, mut input) = (Until::Time(Duration::from_secs(5)), 1, 1, None);
+    let mut stack = STACK;
     let mut targets = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -66,6 +67,7 @@ fn options() -> Result<bool, String> {
             }
             "--jobs" => jobs = number("--jobs")?.parse().map_err(|_| "--jobs wants a number")?,
             "--seed" => seed = number("--seed")?.parse().map_err(|_| "--seed wants a number")?,
+            "--stack" => stack = number("--stack")?.parse().map_err(|_| "--stack wants a number")?,
             "--input" => input = Some(number("--input")?),
             name => match TARGETS.iter().find(|target| target.name == name) {
                 Some(target) => targets.push(target),
@@ -92,7 +94,7 @@ fn options() -> Result<bool, String> {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(target) = next() {
-                    broken.fetch_add(usize::from(!run(target, until, seed)), Ordering::SeqCst);
+                    broken.fetch_add(usize::from(!run(target, until, seed, stack << 10)), Ordering::SeqCst);
                 }
             });
         }
@@ -102,8 +104,8 @@ fn options() -> Result<bool, String> {
     Ok(broken == 0)
 }
 
-/// Mutates until the end of the run. `false` if an input violates a guarantee.
-fn run(target: &'static Target, until: Until, seed: u64) -> bool {
+/// Mutates until the end of the run, on a thread with a stack of this length in bytes. `false` if an input violates a guarantee.
+fn run(target: &'static Target, until: Until, seed: u64, stack: usize) -> bool {
     let mut corpus = (target.seeds)();
     for place in ["fuzz/seeds", "fuzz/corpus"] {
         let kept = runzeo_fuzz::root().join(place).join(target.name);
@@ -113,7 +115,7 @@ fn run(target: &'static Target, until: Until, seed: u64) -> bool {
         corpus.extend(files.iter().filter_map(|path| std::fs::read(path).ok()));
     }
     corpus.push(Vec::new());
-    let worker = thread::Builder::new().stack_size(STACK_LEN).spawn(move || {
+    let worker = thread::Builder::new().stack_size(stack).spawn(move || {
         let mut random = Random(seed);
         let begun = Instant::now();
         let mut count = 0u64;
