@@ -27,11 +27,14 @@ def available():
 class Stage:
     """The servers over one database, and the clients."""
 
-    def __init__(self, top, database, name, keep_history, sections):
-        """`sections`: one for each server."""
+    def __init__(self, top, database, name, keep_history, sections, programs=None):
+        """`sections`: one for each server. `programs`: the same; these servers have Unix sockets."""
         self.top, self.database, self.name, self.keep_history = top, database, name, keep_history
-        self.servers = [Server(Program.ours(), top / f"server{number}", sections=section)
-                        for number, section in enumerate(sections)]
+        self.servers = []
+        for number, section in enumerate(sections):
+            directory = top / f"server{number}"
+            program, address = (programs[number], str(directory / "socket")) if programs else (Program.ours(), None)
+            self.servers.append(Server(program, directory, address, sections=section))
         self.pool = AgentPool(top)
         self.groups, self.writers, self.readers = [], [], []
         self.failures = []
@@ -49,7 +52,8 @@ class Stage:
 
     def agent(self, generation, server):
         agent = self.pool.get(generation)
-        agent.open(h="a", addr=list(server.address), watch=False)
+        address = server.address if isinstance(server.address, str) else list(server.address)
+        agent.open(h="a", addr=address, watch=False)
         return agent
 
     def begin(self):
