@@ -41,6 +41,20 @@ impl Rows {
         (0..self.len()).map(row)
     }
 
+    /// Distributes the rows by the number in a column, from 1 to `count`.
+    pub fn by_number(&self, column: usize, count: usize) -> Result<Vec<Rows>, Malformed> {
+        let mut parts = vec![Rows::default(); count];
+        for row in self.iter() {
+            let at =
+                usize::try_from(row.required_int8(column)?).ok().and_then(|number| number.checked_sub(1));
+            let unknown = Malformed { column, why: "not one of the numbers" };
+            let part = at.and_then(|at| parts.get_mut(at)).ok_or(unknown)?;
+            part.push(row.body);
+            part.affected += 1;
+        }
+        Ok(parts)
+    }
+
     /// Number of rows that the statement returned, inserted, updated or deleted.
     pub fn affected(&self) -> u64 {
         self.affected
@@ -230,6 +244,25 @@ mod tests {
         assert!(row.bytes(4).is_err() && row.required_int8(1).is_err());
         // Two bytes are a smallint.
         assert_eq!(row.int8(3), Ok(Some(0x6869)));
+    }
+
+    #[test]
+    fn rows_go_where_their_number_says() {
+        let row = |number: u8, text: u8| [0, 2, 0, 0, 0, 1, text, 0, 0, 0, 2, 0, number];
+        let mut rows = Rows::default();
+        rows.push(&row(3, b'c'));
+        rows.push(&row(1, b'a'));
+        rows.push(&row(3, b'd'));
+        let parts = rows.by_number(1, 3).expect("numbers");
+        let texts = |part: &Rows| part.iter().map(|row| row.required_text(0).map(str::to_owned)).collect();
+        let texts: Vec<Result<Vec<String>, Malformed>> = parts.iter().map(texts).collect();
+        assert_eq!(texts, [Ok(vec!["a".into()]), Ok(vec![]), Ok(vec!["c".into(), "d".into()])]);
+        for number in [0, 4] {
+            let mut rows = Rows::default();
+            rows.push(&row(number, b'a'));
+            assert!(rows.by_number(1, 3).is_err(), "{number}");
+        }
+        assert!(rows.by_number(2, 3).is_err());
     }
 
     #[test]

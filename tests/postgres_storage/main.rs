@@ -9,6 +9,7 @@ mod failovers;
 mod failures;
 mod free;
 mod links;
+mod loads;
 mod packs;
 mod standby;
 

@@ -30,6 +30,7 @@ mod former;
 mod oids;
 pub mod options;
 mod pack;
+mod questions;
 mod read;
 mod readers;
 mod records;

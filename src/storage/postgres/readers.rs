@@ -1,28 +1,35 @@
 //! Reading: a few sessions that many threads share.
 //!
-//! A thread that wants something adds its question to the queue. If a session is free it takes the session and asks all
-//! that is in the queue, in one message; those that come during that wait for the next. So a lone reader pays one round
-//! trip and no change of threads, and many readers share round trips.
+//! A thread that wants something adds its question to the queue. If no session is at work it takes one and asks all that
+//! is in the queue, in one message; those that come during that wait for the next, or take another session if they are
+//! many or have waited for a while. So a lone reader pays one round trip and no change of threads, and many readers
+//! share round trips and statements ([`questions`](super::questions)).
+//!
+//! A thread waits for its own answer alone; the one that has asked calls the first of those that are queued then.
 //!
 //! All sessions are at the server at which the sequencer's session is: another one, such as a standby or the primary of
 //! before a failover, may not have what was published. When the sequencer gets a new session, those of before end
 //! ([`Readers::renew`]) before anything that it finds is published.
 
 use std::collections::VecDeque;
-use std::iter::repeat_with;
 use std::time::Duration;
 
-use super::session::{self, AskError, LOG, Purpose, RECOVERY_CONFLICT, lost, only};
+use super::questions::{Question, QuestionOutcome, VALUES_MAX, ask_all};
+use super::session::{self, AskError, LOG, Purpose, lost};
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
 use crate::postgres::dsn::Dsn;
-use crate::postgres::{Answer, Batch, Connection, Lost, Rows, Statement, TooLarge, Value};
+use crate::postgres::{Connection, Lost, Rows, Statement};
 use crate::storage::{Result, StorageError};
 
 /// Sessions at most.
 const SESSIONS_MAX: usize = 4;
 /// Questions in one message at most.
 const BATCH_MAX: usize = 64;
+/// So many questions wait for each session that is at work, before one more is used: they are asked together then. A
+/// question waits no longer than this for others.
+const SHARE: usize = 8;
+const GATHER: Duration = Duration::from_micros(200);
 /// How long a read waits for a database that cannot be reached, and how often it tries.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(200);
@@ -50,25 +57,6 @@ struct ReaderPool {
     /// Sessions, in use or not, and those that are being opened.
     sessions: usize,
     is_closed: bool,
-}
-
-struct Question {
-    statement: &'static Statement,
-    values: [i64; 3],
-    asker: Arc<Asker>,
-}
-
-/// A thread that waits.
-struct Asker {
-    answer: Mutex<Option<QuestionOutcome>, rank::PostgresAnswer>,
-    /// Belongs to the lock of the pool.
-    woken: Condvar,
-}
-
-enum QuestionOutcome {
-    Answered(Result<Rows>),
-    /// The session broke, or the question can be asked again for another reason.
-    Lost(Lost),
 }
 
 impl Readers {
@@ -99,12 +87,22 @@ impl Readers {
     /// The rows of one statement, whose parameters are all numbers. Waits for a database that cannot be reached, but
     /// not for ever.
     pub fn ask(&self, statement: &'static Statement, values: &[i64]) -> Result<Rows> {
-        let mut all = [0; 3];
+        let mut all = [0; VALUES_MAX];
         all.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        self.ask_either(statement, None, all)
+    }
+
+    /// As [`Readers::ask`]. `several` asks the same for all that wait with it, see [`Question::several`].
+    pub fn ask_either(
+        &self,
+        statement: &'static Statement,
+        several: Option<&'static Statement>,
+        values: [i64; VALUES_MAX],
+    ) -> Result<Rows> {
         let until = IoDeadline::after(PATIENCE);
         loop {
-            let asker = Arc::new(Asker { answer: Mutex::default(), woken: Condvar::new() });
-            match self.ask_once(Question { statement, values: all, asker: Arc::clone(&asker) }, &asker)? {
+            let question = Question { statement, several, values, asker: Arc::default() };
+            match self.ask_once(question)? {
                 QuestionOutcome::Answered(answer) => return answer,
                 QuestionOutcome::Lost(error) if until.is_over() => return Err(lost(&self.name, &error)),
                 QuestionOutcome::Lost(_) => self.pause()?,
@@ -131,11 +129,10 @@ impl Readers {
     pub fn close(&self) {
         let mut pool = self.pool.lock();
         pool.is_closed = true;
-        for question in &pool.questions {
-            question.asker.woken.notify_all();
-        }
+        let questions = std::mem::take(&mut pool.questions);
         let idle = std::mem::take(&mut pool.idle);
         drop(pool);
+        questions.iter().for_each(|question| question.asker.call());
         drop(idle);
     }
 
@@ -150,78 +147,76 @@ impl Readers {
         if pool.is_closed { Err(self.closed()) } else { Ok(()) }
     }
 
-    fn ask_once(&self, question: Question, asker: &Asker) -> Result<QuestionOutcome> {
+    fn ask_once(&self, question: Question) -> Result<QuestionOutcome> {
+        let asker = Arc::clone(&question.asker);
+        let gathering = IoDeadline::after(GATHER);
         let mut pool = self.pool.lock();
         pool.questions.push_back(question);
         loop {
-            if let Some(outcome) = asker.answer.lock().take() {
-                return Ok(outcome);
-            }
             if pool.is_closed {
                 return Err(self.closed());
             }
-            // With an empty queue this question is under way in another thread.
-            if pool.questions.is_empty() || !pool.has_session() {
-                pool = asker.woken.wait(pool);
-                continue;
+            // Otherwise it is under way in another thread.
+            let is_queued = pool.questions.iter().any(|one| Arc::ptr_eq(&one.asker, &asker));
+            let can_ask = is_queued && pool.has_session();
+            if can_ask && (gathering.is_over() || pool.questions.len() > pool.busy() * SHARE) {
+                self.lead(pool);
+            } else {
+                drop(pool);
             }
-            let session = pool.idle.pop();
-            pool.sessions += usize::from(session.is_none());
-            let (home, renewals) = (Arc::clone(&pool.home), pool.renewals);
-            let count = pool.questions.len().min(BATCH_MAX);
-            let questions: Vec<Question> = pool.questions.drain(..count).collect();
-            drop(pool);
-            let session = self.answer(session, &home, &questions);
+            if let Some(outcome) = asker.wait(can_ask.then_some(gathering)) {
+                return Ok(outcome);
+            }
             pool = self.pool.lock();
-            let is_current = pool.renewals == renewals;
-            self.give_back(&mut pool, session.filter(|_| is_current));
-            questions.iter().for_each(|question| question.asker.woken.notify_all());
         }
     }
 
-    /// Another thread may take the session for what has come since.
-    fn give_back(&self, pool: &mut MutexGuard<'_, ReaderPool>, session: Option<Connection>) {
+    /// Asks what is in the queue, and calls the next thread.
+    fn lead(&self, mut pool: MutexGuard<'_, ReaderPool>) {
+        let session = pool.idle.pop();
+        pool.sessions += usize::from(session.is_none());
+        let (home, renewals) = (Arc::clone(&pool.home), pool.renewals);
+        let count = pool.questions.len().min(BATCH_MAX);
+        let questions: Vec<Question> = pool.questions.drain(..count).collect();
+        drop(pool);
+        let (session, outcomes) = self.answer(session, &home, &questions);
+        let mut pool = self.pool.lock();
         match session {
-            Some(session) if !pool.is_closed => pool.idle.push(session),
+            Some(session) if !pool.is_closed && pool.renewals == renewals => pool.idle.push(session),
             _ => pool.sessions -= 1,
         }
-        if let Some(next) = pool.questions.front() {
-            next.asker.woken.notify_all();
+        let next = pool.questions.front().map(|question| Arc::clone(&question.asker));
+        drop(pool);
+        if let Some(next) = next {
+            next.call();
+        }
+        for (question, outcome) in questions.iter().zip(outcomes) {
+            question.asker.answer(outcome);
         }
     }
 
-    /// Asks, and leaves each answer with its asker. Returns the session, unless it broke.
-    fn answer(&self, session: Option<Connection>, home: &Home, questions: &[Question]) -> Option<Connection> {
-        let fail = |error: &Lost| {
-            for question in questions {
-                *question.asker.answer.lock() = Some(QuestionOutcome::Lost(error.clone()));
+    /// Asks. Returns the session, unless it broke, and an outcome for each question.
+    fn answer(
+        &self,
+        session: Option<Connection>,
+        home: &Home,
+        questions: &[Question],
+    ) -> (Option<Connection>, Vec<QuestionOutcome>) {
+        let lost = |error: &Lost| questions.iter().map(|_| QuestionOutcome::Lost(error.clone())).collect();
+        let mut session = match session.map_or_else(|| open(home, Purpose::Read), Ok) {
+            Ok(session) => session,
+            Err(error) => {
+                log::warn!(target: LOG, "{}: {error}", self.name);
+                return (None, lost(&error));
             }
-        };
-        let mut session = match session {
-            Some(session) => session,
-            None => match open(home, Purpose::Read) {
-                Ok(session) => session,
-                Err(error) => {
-                    log::warn!(target: LOG, "{}: {error}", self.name);
-                    fail(&error);
-                    return None;
-                }
-            },
         };
         match ask_all(&mut session, questions) {
-            Ok(answers) => {
+            Ok(mut outcomes) => {
                 let missing = || QuestionOutcome::Answered(Err(session::malformed("a result")));
-                for (question, answer) in
-                    questions.iter().zip(answers.into_iter().chain(repeat_with(missing)))
-                {
-                    *question.asker.answer.lock() = Some(answer);
-                }
-                Some(session)
+                outcomes.resize_with(questions.len(), missing);
+                (Some(session), outcomes)
             }
-            Err(error) => {
-                fail(&error);
-                None
-            }
+            Err(error) => (None, lost(&error)),
         }
     }
 }
@@ -238,47 +233,12 @@ fn open(home: &Home, purpose: Purpose<'_>) -> std::result::Result<Connection, Lo
 }
 
 impl ReaderPool {
+    /// Sessions that are at work, or are being opened.
+    fn busy(&self) -> usize {
+        self.sessions - self.idle.len()
+    }
+
     fn has_session(&self) -> bool {
         !self.idle.is_empty() || self.sessions < SESSIONS_MAX
     }
-}
-
-/// Asks all in one message, as one database transaction, which costs the server less than one for each. If one of them
-/// fails, all are asked again, each on its own.
-fn ask_all(
-    session: &mut Connection,
-    questions: &[Question],
-) -> std::result::Result<Vec<QuestionOutcome>, Lost> {
-    let too_large = |error: TooLarge| Lost::new(error.to_string());
-    if questions.len() > 1 {
-        let together = session.run(&batch_of(questions, false).map_err(too_large)?)?;
-        if let Some(Ok(rows)) = together.into_iter().next() {
-            return Ok(rows.into_iter().map(|rows| QuestionOutcome::Answered(Ok(rows))).collect());
-        }
-    }
-    let apart = session.run(&batch_of(questions, true).map_err(too_large)?)?;
-    Ok(apart.into_iter().map(outcome).collect())
-}
-
-/// What a standby has ended, because replication waited for it, is asked again.
-fn outcome(answer: Answer) -> QuestionOutcome {
-    match &answer {
-        Err(error) if error.code.as_str() == RECOVERY_CONFLICT => {
-            QuestionOutcome::Lost(Lost::by_server(error))
-        }
-        _ => QuestionOutcome::Answered(only(answer)),
-    }
-}
-
-/// `apart`: each is a database transaction of its own.
-fn batch_of(questions: &[Question], apart: bool) -> std::result::Result<Batch, TooLarge> {
-    let mut batch = Batch::new();
-    for (number, Question { statement, values, .. }) in (1..).zip(questions) {
-        let values = values.map(Value::Int8);
-        batch.execute(statement, values.get(..statement.types.len()).unwrap_or(&values))?;
-        if apart || number == questions.len() {
-            batch.sync();
-        }
-    }
-    Ok(batch)
 }

@@ -88,6 +88,10 @@ const WRITER_PLANS: &[(&str, &str)] = &[
     ("max_parallel_workers_per_gather", "0"),
 ];
 
+/// What is read is found by keys, too. An array of few loads would be planned anew each time, which takes longer than
+/// the loads.
+const READER_PLANS: &[(&str, &str)] = &[("plan_cache_mode", "force_generic_plan")];
+
 /// Opens a session. Each end notices within half a minute that the other one has gone without a word: no locks are left
 /// behind, and no thread waits for ever. What the connection string says about this comes first.
 pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, Lost> {
@@ -110,7 +114,11 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         // Compiling one would take a second, in each session.
         ("jit", "off"),
     ];
-    let plans = if let Purpose::Write { .. } | Purpose::Follow = purpose { WRITER_PLANS } else { &[] };
+    let plans = match purpose {
+        Purpose::Write { .. } | Purpose::Follow => WRITER_PLANS,
+        Purpose::Read => READER_PLANS,
+        _ => &[],
+    };
     let settings = settings.iter().chain(plans);
     let application_name = purpose.application_name();
     let session = Connection::open(

@@ -148,7 +148,8 @@ impl DatabaseState {
         for _ in 0..AHEAD_MAX {
             let last = self.last();
             let limit = before.0.min(last.0.saturating_add(1)) as i64;
-            let rows = self.ask(&self.sql.load, &[number, limit, last.0 as i64])?;
+            let values = [number, limit, last.0 as i64];
+            let rows = self.readers.ask_either(&self.sql.load, Some(&self.sql.loads), values)?;
             let Some(row) = rows.first() else {
                 if let Some(loaded) = self.load_former(oid, before, headroom, out)? {
                     return Ok(Some(loaded));

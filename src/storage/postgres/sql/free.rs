@@ -29,6 +29,7 @@ use crate::postgres::{Statement, Type};
 const ONE: &[Type] = &[Type::Int8];
 const TWO: &[Type] = &[Type::Int8, Type::Int8];
 const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
+const ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array, Type::Int8Array];
 
 /// See [`Statements`].
 pub static STATEMENTS: Statements = Statements {
@@ -65,6 +66,12 @@ const BARE: Statements = Statements {
     load: Statement {
         sql: "select tid, state, null::bigint from object_state where zoid = $1",
         types: THREE,
+    },
+    loads: Statement {
+        sql: "select s.tid, s.state, null::bigint, w.number \
+              from unnest($1, $2, $3) with ordinality as w (oid, before, last, number) \
+              cross join lateral (select o.tid, o.state from object_state o where o.zoid = w.oid limit 1) s",
+        types: ARRAYS,
     },
     current: Statement { sql: "select tid, state is null from object_state where zoid = $1", types: TWO },
     first: Statement { sql: "select tid from object_state where zoid = $1", types: ONE },

@@ -32,6 +32,9 @@ pub struct Statements {
     /// `(oid, before, last) -> tid, state, next tid`: the newest revision before `before`; without history the only
     /// one, whatever its tid is. `state` is null for a deletion.
     pub load: Statement,
+    /// `(oids, befores, lasts) -> tid, state, next tid, number`: the same for several objects, in any order; their
+    /// numbers begin at 1.
+    pub loads: Statement,
     /// `(oid, last) -> tid, is deleted`: the revision that is current as of `last`; without history the only one.
     pub current: Statement,
     /// `(oid) -> tid`: the first revision; null if there is none.

@@ -7,6 +7,7 @@ use crate::postgres::{Statement, Type};
 const ONE: &[Type] = &[Type::Int8];
 const TWO: &[Type] = &[Type::Int8, Type::Int8];
 const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
+const ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array, Type::Int8Array];
 
 /// See [`Statements`].
 ///
@@ -27,6 +28,14 @@ pub static STATEMENTS: Statements = Statements {
               (select min(n.tid) from object_state n where n.zoid = $1 and n.tid > s.tid and n.tid <= $3) \
               from object_state s where s.zoid = $1 and s.tid < $2 order by s.tid desc limit 1",
         types: THREE,
+    },
+    loads: Statement {
+        sql: "select s.tid, s.state, \
+              (select min(n.tid) from object_state n where n.zoid = w.oid and n.tid > s.tid and n.tid <= w.last), \
+              w.number from unnest($1, $2, $3) with ordinality as w (oid, before, last, number) \
+              cross join lateral (select o.tid, o.state from object_state o \
+              where o.zoid = w.oid and o.tid < w.before order by o.tid desc limit 1) s",
+        types: ARRAYS,
     },
     current: Statement {
         sql: "select tid, state is null from object_state where zoid = $1 and tid <= $2 \
