@@ -34,7 +34,7 @@ use crate::net::tls::ClientTls;
 use crate::storage::{
     BlobDir, BlobFile, Blobs, CacheCounts, Commit, Committed, Delivery, ExtensionMethods, GroupTimes,
     History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackPlan,
-    PackRequest, Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    PackRequest, Publisher, Refusal, Remote, Result, Staged, Storage, StorageError, Ticket, TidAt,
     TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::wire::answers::AnswerError;
@@ -248,6 +248,10 @@ impl Storage for ClientStorage {
 
     fn is_read_only(&self) -> bool {
         self.upstream.options.read_only || self.upstream.in_use_now().is_none_or(|in_use| in_use.is_read_only)
+    }
+
+    fn remote(&self) -> Option<Remote> {
+        Some(self.upstream.remote())
     }
 
     fn failure(&self) -> Option<String> {

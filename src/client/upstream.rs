@@ -19,7 +19,7 @@ use crate::base::clock::IoDeadline;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::exceptions::meaning::to_storage_error;
-use crate::storage::{PublisherSlot, ResolverSlot, Result, StorageError, Ticket};
+use crate::storage::{PublisherSlot, Remote, ResolverSlot, Result, StorageError, Ticket};
 use crate::wire::answers::{Answer, AnswerError};
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
@@ -57,8 +57,7 @@ struct LinkState {
     link: Option<InUse>,
     /// While there is none, calls wait for one until then.
     patience: IoDeadline,
-    /// Why there is none, in words.
-    why: String,
+    remote: Remote,
     is_closed: bool,
     was_connected: bool,
     /// Of the server that was connected last.
@@ -68,7 +67,7 @@ struct LinkState {
 impl LinkState {
     fn set_lost(&mut self, why: &str, wait_timeout: Duration) {
         self.link = None;
-        self.why = why.into();
+        self.remote.lose(why);
         self.patience = IoDeadline::after(wait_timeout);
     }
 }
@@ -122,7 +121,7 @@ impl Upstream {
         let current = LinkState {
             link: None,
             patience: IoDeadline::after(options.wait_timeout),
-            why: "never connected".into(),
+            remote: Remote::unknown("never connected"),
             is_closed: false,
             was_connected: false,
             info: Arc::default(),
@@ -181,7 +180,8 @@ impl Upstream {
                 return Err(StorageError::Closed(format!("{} is closed", self.name())));
             }
             if left.is_zero() {
-                return Err(StorageError::Disconnected(format!("{}: {}", self.name(), current.why)));
+                let why = current.remote.failure.as_deref().unwrap_or_default();
+                return Err(StorageError::Disconnected(format!("{}: {why}", self.name())));
             }
             current = self.changed.wait_timeout(current, left);
         }
@@ -190,6 +190,11 @@ impl Upstream {
     /// The link in use, without waiting.
     pub fn in_use_now(&self) -> Option<InUse> {
         self.current.lock().link.clone()
+    }
+
+    /// Whether there is a server.
+    pub fn remote(&self) -> Remote {
+        self.current.lock().remote.clone()
     }
 
     /// From now on calls go to this link.
@@ -205,6 +210,7 @@ impl Upstream {
         let mut current = self.current.lock();
         current.info = Arc::new(info);
         current.link = Some(in_use);
+        current.remote.reach();
         current.was_connected = true;
         self.changed.notify_all();
     }
@@ -236,7 +242,7 @@ impl Upstream {
     pub fn not_connected(&self, why: &str) {
         let mut current = self.current.lock();
         if current.link.is_none() {
-            current.why = why.into();
+            current.remote.lose(why);
         }
     }
 

@@ -72,6 +72,9 @@ macro_rules! __forward {
     (@replication $base:ident) => {
         fn replication(&self) -> Option<$crate::storage::Replication> { self.$base.replication() }
     };
+    (@remote $base:ident) => {
+        fn remote(&self) -> Option<$crate::storage::Remote> { self.$base.remote() }
+    };
     (@failure $base:ident) => {
         fn failure(&self) -> Option<String> { self.$base.failure() }
     };

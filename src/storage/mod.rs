@@ -35,7 +35,9 @@ pub(crate) mod pack_time;
 #[cfg_attr(loom, allow(missing_docs))]
 pub(crate) mod postgres;
 mod read;
+mod remote;
 pub(crate) mod staged;
+mod sync_histograms;
 pub(crate) mod temporary;
 mod tids;
 pub(crate) mod transform;
@@ -62,7 +64,9 @@ pub use self::error::{Refusal, Result, StorageError};
 pub use self::forward::forward;
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
+pub use self::remote::Remote;
 pub use self::staged::{Merging, Op, OpKind, Staged};
+pub(crate) use self::sync_histograms::SyncHistograms;
 pub use self::tids::Tids;
 pub use self::transform::{Codec, Transform};
 pub use self::types::*;
@@ -156,12 +160,18 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         None
     }
 
+    /// The server that the data comes from; `None`: it is here.
+    fn remote(&self) -> Option<Remote> {
+        None
+    }
+
     /// How groups of transactions were made durable since the storage was opened; `None` if there is nothing to sync.
     fn sync_counts(&self) -> Option<SyncCounts> {
         None
     }
 
-    /// Why nothing can be stored any more, although the storage was not opened read-only: the medium has failed.
+    /// Why nothing can be stored, although the storage was not opened read-only: the medium has failed, or the server
+    /// that the data comes from cannot be reached.
     fn failure(&self) -> Option<String> {
         None
     }

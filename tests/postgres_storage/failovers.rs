@@ -10,7 +10,7 @@ use runzeo::storage::prelude::*;
 
 use crate::support::postgres::PostgresServer;
 use crate::support::storage::{Answers, commit, load};
-use crate::{Sql, eventually};
+use crate::{Sql, eventually, lost_for_good};
 
 /// A primary, its standby, and a storage that knows both.
 struct Pair {
@@ -81,9 +81,9 @@ fn after_a_failover_that_loses_transactions_nothing_is_served() {
                 assert_eq!(found, (b"two".to_vec(), t2), "an older state is served");
                 false
             }
-            Err(_) => storage.failure().is_some(),
+            Err(_) => lost_for_good(&storage).is_some(),
         });
-        let why = storage.failure().unwrap();
+        let why = lost_for_good(&storage).unwrap();
         assert!(why.contains("is not in the database any more") && why.contains("Restart"), "{why}");
         assert!(matches!(load(&storage, 1), Err(StorageError::Closed(_))));
         assert!(matches!(commit(&storage, &[(1, t2, b"three")]), Err(StorageError::Closed(_))));
@@ -109,7 +109,7 @@ fn a_lost_transaction_of_another_server_is_noticed() {
         here.catch_up().unwrap();
         assert_eq!(load(&here, 1).unwrap(), (b"two".to_vec(), t2));
         pair.take_over();
-        eventually("both notice it", || here.failure().is_some() && there.failure().is_some());
+        eventually("both notice it", || lost_for_good(&here).is_some() && lost_for_good(&there).is_some());
     }
 }
 
@@ -138,6 +138,6 @@ fn after_a_failover_to_a_synchronous_standby_all_goes_on() {
         assert!(next > tid);
         there.catch_up().unwrap();
         assert_eq!(load(&there, 1).unwrap(), (b"after".to_vec(), next));
-        assert_eq!((here.failure(), there.failure()), (None, None));
+        assert_eq!((lost_for_good(&here), lost_for_good(&there)), (None, None));
     }
 }

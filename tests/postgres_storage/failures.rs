@@ -11,7 +11,7 @@ use runzeo::storage::{StorageError, TidAt};
 
 use crate::support::postgres::PostgresServer;
 use crate::support::storage::{Answers, Outcome, commit, finish_voted, load, staged};
-use crate::{Sql, eventually, storage};
+use crate::{Sql, eventually, lost_for_good, storage};
 
 const END_ALL: &str =
     "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'runzeo:%'";
@@ -107,6 +107,13 @@ fn sessions_that_end_are_replaced() {
         assert_eq!(load(&there, 1).unwrap(), (format!("{round}").into_bytes(), tid));
     }
     assert_eq!(here.history(Oid(1), 100).unwrap().len(), 6);
+    for storage in [&here, &there] {
+        eventually("it is connected", || storage.failure().is_none());
+        let interruptions = storage.remote().expect("a database").interruptions;
+        assert!((1..=5).contains(&interruptions), "{interruptions}");
+    }
+    let groups = here.sync_counts().expect("groups").group_sizes;
+    assert!(groups.counts.iter().sum::<u64>() >= 1, "{groups:?}");
 }
 
 /// The standby that takes over is read, too: reads from the primary of before would miss what is committed now.
@@ -132,7 +139,7 @@ fn a_standby_takes_over() {
     let t2 = commit(&storage, &[(1, t1, b"two")]).unwrap();
     assert_eq!(load(&storage, 1).unwrap(), (b"two".to_vec(), t2));
     assert_eq!(load(&storage, 2).unwrap(), (b"other".to_vec(), t1));
-    assert_eq!(storage.failure(), None);
+    eventually("it is connected", || storage.failure().is_none());
 }
 
 /// A commit of object 1 that waits for the commit lock, which `sql` holds.
@@ -197,8 +204,8 @@ fn a_cleared_database_is_not_served() {
         "truncate object_state, current_object, transaction cascade; \
          insert into transaction (tid, username, description) values (0, '', '')",
     );
-    eventually("it is noticed", || storage.failure().is_some());
-    let why = storage.failure().unwrap();
+    eventually("it is noticed", || lost_for_good(&storage).is_some());
+    let why = lost_for_good(&storage).unwrap();
     assert!(why.contains("is not in the database any more"), "{why}");
     assert!(matches!(load(&storage, 1), Err(StorageError::Closed(_))));
     assert!(matches!(commit(&storage, &[(2, Tid::ZERO, b"two")]), Err(StorageError::Closed(_))));
@@ -225,7 +232,7 @@ fn the_newest_transaction_may_be_removed_by_a_pack() {
     let check = || {
         for storage in &storages {
             storage.catch_up().unwrap();
-            assert_eq!((storage.failure(), storage.last_transaction()), (None, garbage));
+            assert_eq!((lost_for_good(&storage), storage.last_transaction()), (None, garbage));
             assert_eq!(load(storage, 1).unwrap(), (b"one".to_vec(), t1));
         }
     };
@@ -238,5 +245,5 @@ fn the_newest_transaction_may_be_removed_by_a_pack() {
     assert_eq!(load(here, 1).unwrap(), (b"two".to_vec(), t2));
     // Not that all before it are gone, too.
     sql.run("truncate object_state, current_object, transaction cascade");
-    eventually("it is noticed", || storages.iter().all(|storage| storage.failure().is_some()));
+    eventually("it is noticed", || storages.iter().all(|storage| lost_for_good(storage).is_some()));
 }

@@ -15,7 +15,7 @@ use crate::support::postgres::PostgresServer;
 use crate::support::storage::{
     Answers, Outcome, commit, commit_staged, finish_voted, load, load_before, referring_to, staged,
 };
-use crate::{Sql, dsn, eventually};
+use crate::{Sql, dsn, eventually, lost_for_good};
 
 fn options(server: &PostgresServer) -> PostgresOptions {
     PostgresOptions { keep_history: false, ..PostgresOptions::new(dsn(server)) }
@@ -185,7 +185,7 @@ fn a_cleared_database_is_not_served() {
     let mut sql = Sql::connect(&server);
     commit(&storage, &[(0, Tid::ZERO, b"root")]).unwrap();
     sql.run("truncate object_state cascade");
-    eventually("it is noticed", || storage.failure().is_some());
+    eventually("it is noticed", || lost_for_good(&storage).is_some());
     assert!(matches!(load(&storage, 0), Err(StorageError::Closed(_))));
     storage.close().unwrap();
 }
@@ -360,7 +360,7 @@ fn a_database_of_relstorage_alone_is_read() {
     reader.catch_up().unwrap();
     sql.run("delete from object_state where zoid = 2");
     reader.catch_up().unwrap();
-    assert!(reader.failure().is_none() && reader.last_transaction() > second);
+    assert!(lost_for_good(&reader).is_none() && reader.last_transaction() > second);
     assert_eq!(
         listed(reader.iteration().unwrap().iterate(None, None).unwrap()).unwrap(),
         [(second, vec![0, 1])]

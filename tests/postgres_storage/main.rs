@@ -71,6 +71,11 @@ impl Sql {
     }
 }
 
+/// Why nothing is served any more; `None` also while the database is away.
+fn lost_for_good(storage: &PostgresStorage) -> Option<String> {
+    storage.failure().filter(|why| why.contains("is not in the database any more"))
+}
+
 /// Waits for what comes by itself.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();

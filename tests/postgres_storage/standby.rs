@@ -16,7 +16,7 @@ use crate::support::postgres::PostgresServer;
 use crate::support::storage::{
     Answers, Outcome, commit, commit_staged, finish_voted, load, load_before, staged,
 };
-use crate::{Sql, eventually, storage};
+use crate::{Sql, eventually, lost_for_good, storage};
 
 /// Tables and indexes, and functions, that are not RelStorage's.
 const OF_OURS: &str = "select count(*) from pg_class where relname like 'runzeo%'";
@@ -127,7 +127,7 @@ fn a_standby_that_is_promoted_is_served_on() {
     assert_eq!(load(&reader, 1).unwrap(), (b"two".to_vec(), t2));
     eventually("it knows that it reads the primary", || is_standby(&reader) == Some(false));
     assert!(matches!(commit(&reader, &[(1, t2, b"three")]), Err(StorageError::ReadOnly)));
-    assert_eq!(reader.failure(), None);
+    assert_eq!(lost_for_good(&reader), None);
 }
 
 /// Clients have seen a transaction from one standby, and the next one does not have it yet: reads wait for it.
@@ -160,7 +160,7 @@ fn a_standby_that_is_behind_is_waited_for() {
             sql.run("select pg_wal_replay_resume()");
             assert_eq!(loaded.join().unwrap().unwrap(), (b"two".to_vec(), t2));
         });
-        assert_eq!(reader.failure(), None);
+        assert_eq!(lost_for_good(&reader), None);
         let t3 = commit(&writer, &[(1, t2, b"three")]).unwrap();
         publishes(&reader, t3);
     }
@@ -183,8 +183,8 @@ fn a_standby_of_another_history_is_not_served() {
     first.stop("immediate");
     second.again();
     second.promote();
-    eventually("it is noticed", || reader.failure().is_some());
-    let why = reader.failure().unwrap();
+    eventually("it is noticed", || lost_for_good(&reader).is_some());
+    let why = lost_for_good(&reader).unwrap();
     assert!(why.contains("is not in the database any more"), "{why}");
     assert!(matches!(load(&reader, 1), Err(StorageError::Closed(_))));
 }
@@ -376,7 +376,7 @@ fn a_reader_goes_back_to_the_first_of_its_replicas() {
     eventually("the reader has looked at the first one, and again", || visits() >= before + 2);
     assert_eq!(load(&reader, 1).unwrap(), (b"three".to_vec(), t3));
     assert!(is_at(&second, "follower"));
-    assert_eq!(reader.failure(), None);
+    assert_eq!(lost_for_good(&reader), None);
 }
 
 /// A writer finds the primary among the servers of the file, and leaves one that is not in it any more.

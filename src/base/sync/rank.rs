@@ -237,6 +237,8 @@ ranks! {
     PostgresAnswer permits [];
     /// What is known of the replication of a database.
     PostgresReplication permits [];
+    /// Whether a database can be reached.
+    PostgresRemote permits [];
     /// The snapshots of a database that lists are read from.
     PostgresSnapshots permits [];
     /// The session of one of them.

@@ -152,6 +152,16 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
         };
         writeln!(out, "  read from a standby, {connected}, {behind}")?;
     }
+    if let Some(interruptions) =
+        field(storage, &["remote", "interruptions"]).as_u64().filter(|number| *number > 0)
+    {
+        let since = field(storage, &["remote", "since"]);
+        let state = match field(storage, &["remote", "error"]).as_str() {
+            None => "connected again",
+            Some(error) => error,
+        };
+        writeln!(out, "  its server was lost {interruptions} times; since {} {state}", time(since))?;
+    }
     let waiters = list(storage, &["locks", "waiters"]).len();
     let held = match field(storage, &["locks", "oldest_hold_seconds"]).as_f64() {
         Some(seconds) => format!("locks held for {}, {waiters} wait", span(seconds)),

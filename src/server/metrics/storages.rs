@@ -24,6 +24,7 @@ pub fn add(out: &mut MetricsText, storages: &[StorageReport]) {
     all.scrubs();
     all.caches();
     all.replication();
+    all.remotes();
 }
 
 impl Storages<'_> {
@@ -168,7 +169,7 @@ impl Storages<'_> {
         self.histogram("zeo_lock_hold_seconds", help, NANOS, |s| Some(&s.locks.hold_times));
         let help = "Transactions that were written and synced together.";
         self.histogram("zeo_commit_group_size", help, 1.0, |s| Some(&s.syncs.as_ref()?.group_sizes));
-        let help = "Time that a sync of the file has taken.";
+        let help = "Time that a sync of the file has taken, or that a database has committed a group.";
         self.histogram("zeo_fsync_duration_seconds", help, NANOS, |s| Some(&s.syncs.as_ref()?.sync_times));
     }
 
@@ -249,6 +250,14 @@ impl Storages<'_> {
         self.known("zeo_database_standby_connected", help, |s| Some(standby(s)?.connected));
         self.known("zeo_database_standby_behind_seconds", "How old the state of the standby is.", |s| {
             standby(s)?.behind_seconds
+        });
+    }
+
+    fn remotes(&mut self) {
+        let help = "Whether the server can be reached that a storage has its data from.";
+        self.known("zeo_remote_connected", help, |s| Some(s.remote.as_ref()?.connected));
+        self.family(Counter, "zeo_remote_interruptions", "How often it was lost.", |s| {
+            s.remote.as_ref().map(|remote| remote.interruptions.into())
         });
     }
 

@@ -17,7 +17,7 @@ use crate::server::disk_space::{DiskSpace, DiskUse};
 use crate::server::hosted::Hosted;
 use crate::server::recent_conflicts::RefusedConflict;
 use crate::server::stats;
-use crate::storage::{Distribution, Replication, SyncCounts};
+use crate::storage::{Distribution, Remote, Replication, SyncCounts};
 
 /// A storage.
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +54,8 @@ pub struct StorageReport {
     pub cache: Option<CacheCounters>,
     /// Of a database: the server of it that is read.
     pub replication: Option<ReplicationReport>,
+    /// Of a `<zeoclient>` or a database: the server that the data comes from.
+    pub remote: Option<RemoteReport>,
     pub disks: Vec<DiskReport>,
     /// What it has done in the last hour.
     pub history: HistoryReport,
@@ -147,6 +149,18 @@ pub struct ReplicationReport {
     pub behind_seconds: Option<f64>,
 }
 
+/// Another server, that a storage has its data from.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemoteReport {
+    pub connected: bool,
+    /// Since when.
+    pub since: f64,
+    /// How often the connection was lost.
+    pub interruptions: u64,
+    /// Why it is not connected.
+    pub error: Option<String>,
+}
+
 /// A directory, and the room in its file system.
 #[derive(Clone, Debug, Serialize)]
 pub struct DiskReport {
@@ -210,6 +224,7 @@ impl StorageReport {
             scrub: ScrubReport::of(hosted),
             cache,
             replication: hosted.storage.replication().map(ReplicationReport::of),
+            remote: hosted.storage.remote().map(RemoteReport::of),
             disks: disks.iter().filter(own).cloned().collect(),
             history: HistoryReport::of(hosted),
             clients,
@@ -234,6 +249,17 @@ impl ReplicationReport {
 
     pub fn is_standby(&self) -> bool {
         self.role == "standby"
+    }
+}
+
+impl RemoteReport {
+    fn of(remote: Remote) -> RemoteReport {
+        RemoteReport {
+            connected: remote.failure.is_none(),
+            since: unix(remote.since),
+            interruptions: remote.interruptions,
+            error: remote.failure,
+        }
     }
 }
 

@@ -35,9 +35,20 @@ pub(super) fn of_storage(storage: &StorageReport) -> Vec<Warning> {
         warnings.push(Warning::new(format!("storage '{}': {what}", storage.name), advice));
     };
     if let Some(failure) = &storage.failure {
-        let advice = "Look at the log and the disk, and restart the server when the disk is whole. What was committed \
-                      can still be read.";
-        warn(format!("cannot be written any more: {failure}"), advice);
+        let is_away = storage.remote.as_ref().is_some_and(|remote| !remote.connected);
+        let (what, advice) = if is_away {
+            (
+                "cannot be used",
+                "The server connects again by itself when it can: look at the other one, and at the network.",
+            )
+        } else {
+            (
+                "cannot be written any more",
+                "Look at the log and the disk, and restart the server when the disk is whole. What was committed can \
+                 still be read.",
+            )
+        };
+        warn(format!("{what}: {failure}"), advice);
     }
     if let Some(scrub) = &storage.scrub {
         of_scrub(scrub, &mut warn);

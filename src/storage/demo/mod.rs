@@ -74,7 +74,7 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 impl Storage for DemoStorage {
-    forward!(changes: is_read_only, object_count, size, undo, sync_counts, failure, pulse, save_index, catch_up);
+    forward!(changes: is_read_only, object_count, size, undo, sync_counts, remote, failure, pulse, save_index, catch_up);
 
     fn name(&self) -> String {
         self.name.clone()

@@ -17,7 +17,7 @@
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
 //!   takes its place while no server runs
-//! - `pulse`: whether commits are possible; `sync_histograms`: how long their syncs take
+//! - `pulse`: whether commits are possible
 //! - `handle`: the file as its caretakers see it; `sums`: checksums beside it, of which the storage knows nothing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
@@ -62,7 +62,6 @@ pub(crate) mod snapshot;
 mod space;
 mod stage;
 pub(crate) mod sums;
-mod sync_histograms;
 mod sync_later;
 pub(crate) mod tail_note;
 mod undo;
@@ -86,13 +85,12 @@ use self::pack::Packing;
 use self::pins::Pins;
 use self::saver::Saver;
 use self::space::Space;
-use self::sync_histograms::SyncHistograms;
 use self::volume::Current;
 use self::voted::Job;
 use self::writer::Writer;
 use super::{
-    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts, Tids,
-    Undo, media,
+    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts,
+    SyncHistograms, Tids, Undo, media,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};

@@ -19,7 +19,6 @@ use super::pack::{Packing, leftovers};
 use super::pins::Pins;
 use super::saver::Saver;
 use super::space::Space;
-use super::sync_histograms::SyncHistograms;
 use super::tail_note::TailNote;
 use super::volume::{Current, Volume};
 use super::writer::Writer;
@@ -27,7 +26,7 @@ use super::{Core, FileStorage, sums};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
-use crate::storage::{BlobDir, PublisherSlot, Refusal, Result, StorageError};
+use crate::storage::{BlobDir, PublisherSlot, Refusal, Result, StorageError, SyncHistograms};
 
 /// Number of committer threads: while one answers the clients of its group, the other leads the next group.
 const COMMITTERS: usize = 2;

@@ -63,7 +63,8 @@ use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
 use crate::postgres::dsn::Target;
 use crate::storage::{
-    Blobs, Bulk, CacheCounts, Iterate, Pack, Replication, Result, Storage, StorageError, Undo,
+    Blobs, Bulk, CacheCounts, Iterate, Pack, Remote, Replication, Result, Storage, StorageError, SyncCounts,
+    Undo,
 };
 
 /// The memory for former records is this part of that for current ones.
@@ -223,7 +224,16 @@ impl Storage for PostgresStorage {
         Some(self.shared.records.counts())
     }
 
+    fn remote(&self) -> Option<Remote> {
+        Some(self.shared.remote.lock().clone())
+    }
+
+    fn sync_counts(&self) -> Option<SyncCounts> {
+        (!self.options.read_only).then(|| self.shared.syncs.read())
+    }
+
     fn failure(&self) -> Option<String> {
-        self.shared.failure()
+        let away = || self.shared.remote.lock().failure.clone();
+        self.shared.failure().or_else(|| Some(format!("its database cannot be reached: {}", away()?)))
     }
 }

@@ -14,7 +14,9 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering, rank};
 use crate::postgres::{Row, Rows, Statement};
-use crate::storage::{Conflict, DataRecord, Loaded, PublisherSlot, Replication, Result, StorageError};
+use crate::storage::{
+    Conflict, DataRecord, Loaded, PublisherSlot, Remote, Replication, Result, StorageError, SyncHistograms,
+};
 
 /// How often a read that finds a state of after the last published transaction waits for the publication, before its
 /// client has to try again.
@@ -36,6 +38,9 @@ pub struct DatabaseState {
     pub size: AtomicU64,
     /// The server of PostgreSQL.
     replication: Mutex<Option<Replication>, rank::PostgresReplication>,
+    pub remote: Mutex<Remote, rank::PostgresRemote>,
+    /// Commits of groups.
+    pub syncs: SyncHistograms,
     /// Publishes what others have committed.
     sequencer: OnceLock<Weak<Sequencer>>,
     /// Why nothing can be read or stored any more.
@@ -58,6 +63,8 @@ impl DatabaseState {
             records,
             former,
             replication: Mutex::default(),
+            remote: Mutex::new(Remote::reached()),
+            syncs: SyncHistograms::default(),
             sequencer: OnceLock::new(),
             publisher: PublisherSlot::default(),
             published: AtomicU64::new(published.0),

@@ -131,6 +131,13 @@ fn a_server_in_the_middle_is_ready_while_its_server_is_there() {
     root.kill();
     let ready = until(served.address, "/ready", |answer| answer.status != 200);
     assert_eq!((ready.status, &*ready.body), (503, "storage 1: its server cannot be reached\n"));
+    let metrics = served.get("/metrics").body;
+    for line in ["zeo_remote_connected{storage=\"1\"} 0", "zeo_remote_interruptions_total{storage=\"1\"} 1"] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line}: {metrics}");
+    }
+    let remote = &status(served.address)["storages"][0]["remote"];
+    assert_eq!((&remote["connected"], &remote["interruptions"]), (&false.into(), &1.into()));
+    assert!(remote["error"].is_string());
     root.start_again();
     until(served.address, "/ready", |answer| answer.status == 200);
 }

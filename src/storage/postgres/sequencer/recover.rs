@@ -76,11 +76,13 @@ impl SequencerThread {
     /// Gets a new session, and finds out what became of `group`, whose answer is missing.
     pub fn resolve(&mut self, lost: &Lost, mut group: Option<Group>) {
         log::warn!(target: LOG, "{}: {lost}; connecting again", self.shared.name);
+        self.shared.remote.lock().lose(&lost.to_string());
         let began = Stopwatch::start();
         let mut told = None;
         loop {
             match self.replace(&mut group) {
                 Ok(()) => {
+                    self.shared.remote.lock().reach();
                     log::info!(target: LOG, "{}: connected again after {:?}", self.shared.name, began.passed());
                     return;
                 }
@@ -91,6 +93,7 @@ impl SequencerThread {
                     };
                     if told.as_ref() != Some(&why) {
                         log::warn!(target: LOG, "{}: {why}", self.shared.name);
+                        self.shared.remote.lock().lose(&why);
                         told = Some(why);
                     }
                 }

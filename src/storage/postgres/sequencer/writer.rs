@@ -397,6 +397,7 @@ impl SequencerThread {
             Done::Committed(first) => {
                 self.number = group.number;
                 self.gathering.committed(took);
+                self.shared.syncs.count(group.finishes.len(), took);
                 let times = GroupTimes { write: Duration::ZERO, sync: took };
                 // The function has noted it.
                 self.noted = Group::tid(first, group.finishes.len() - 1);
@@ -472,10 +473,11 @@ impl SequencerThread {
                 self.refuse(single, &error);
                 continue;
             }
+            let watch = Stopwatch::start();
             match self.session.run(&batch) {
                 Ok(answers) => {
                     if let Some(reply) = answers.into_iter().next() {
-                        self.take_commit(single, reply, Duration::ZERO);
+                        self.take_commit(single, reply, watch.passed());
                     }
                 }
                 Err(lost) => self.resolve(&lost, Some(single)),

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use super::SyncCounts;
 use crate::base::histogram::{Histogram, TIME_BOUNDS};
-use crate::storage::SyncCounts;
 
 /// Bounds of the sizes of groups.
 const GROUP_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128];
 
-/// Counted by the leader of the group commit, once for each group.
+/// Counted by the thread that commits a group, once for each group.
 #[derive(Debug)]
 pub struct SyncHistograms {
     group_sizes: Histogram,
