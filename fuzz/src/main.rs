@@ -104,7 +104,8 @@ fn options() -> Result<bool, String> {
     Ok(broken == 0)
 }
 
-/// Mutates until the end of the run, on a thread with a stack of this length in bytes. `false` if an input violates a guarantee.
+/// Mutates until the end of the run, on a thread with a stack of this length in bytes. `false` if an input violates a
+/// guarantee.
 fn run(target: &'static Target, until: Until, seed: u64, stack: usize) -> bool {
     let mut corpus = (target.seeds)();
     for place in ["fuzz/seeds", "fuzz/corpus"] {

@@ -1,8 +1,8 @@
 //! Reading: a few sessions that many threads share.
 //!
-//! A thread that wants something adds its question to the queue. If no session is at work it takes one and asks all that
-//! is in the queue, in one message; those that come during that wait for the next, or take another session if they are
-//! many or have waited for a while. So a lone reader pays one round trip and no change of threads, and many readers
+//! A thread that wants something adds its question to the queue. If no session is at work it takes one and asks all
+//! that is in the queue, in one message; those that come during that wait for the next, or take another session if they
+//! are many or have waited for a while. So a lone reader pays one round trip and no change of threads, and many readers
 //! share round trips and statements ([`questions`](super::questions)).
 //!
 //! A thread waits for its own answer alone; the one that has asked calls the first of those that are queued then.
