@@ -166,35 +166,41 @@ def cut(stage, proxies, seconds):
     print(f"  {counts}: {made} connections, {cuts} of them cut at a message", flush=True)
 
 
+def locks_go_to_others(stage, generation, what, stop, go_on):
+    """The first server has voted for a change when `stop` is called. After a while others can make it. After `go_on` it cannot
+    be finished."""
+    here, there = (stage.agent(generation, server) for server in stage.servers)
+    shared, = here.new_oids(h="a", count=1)
+    tid = here.commit(h="a", changes=[[shared, "00" * 8, 1, 0]])
+    there.last_transaction(h="a")
+    here.begin(h="a")
+    here.store(h="a", oid=shared, serial=tid, value=2)
+    here.vote(h="a")
+    stop()
+    began = time.time()
+    try:
+        tid = there.commit(h="a", changes=[[shared, tid, 3, 0]], timeout=60)
+        waited = time.time() - began
+    finally:
+        go_on()
+    print(f"  {generation}: a server with locks {what}, another one waited {waited:.1f} s", flush=True)
+    try:
+        here.finish(h="a")
+        stage.failures.append("a transaction was finished whose locks were gone, and whose object has changed")
+    except Exception as error:
+        print(f"    its finish then: {str(error)[:150]}", flush=True)
+    found = there.load(h="a", oid=shared)
+    if (found["value"], found["tid"]) != (3, tid):
+        stage.failures.append(f"{found} is there, not 3 of {tid}")
+
+
 def freeze(stage, database, rounds):
     """Processes stand still: a server that holds locks, a session that writes, one that reads."""
-    first, second = stage.servers
+    first = stage.servers[0]
     for number in range(rounds):
         for generation in available():
-            # What both servers' clients want.
-            here, there = stage.agent(generation, first), stage.agent(generation, second)
-            shared, = here.new_oids(h="a", count=1)
-            tid = here.commit(h="a", changes=[[shared, "00" * 8, 1, 0]])
-            there.last_transaction(h="a")
-            here.begin(h="a")
-            here.store(h="a", oid=shared, serial=tid, value=2)
-            here.vote(h="a")
-            first.send_signal(signal.SIGSTOP)
-            began = time.time()
-            try:
-                tid = there.commit(h="a", changes=[[shared, tid, 3, 0]], timeout=60)
-                waited = time.time() - began
-            finally:
-                first.send_signal(signal.SIGCONT)
-            print(f"  {generation}: a server with locks stood still, another one waited {waited:.1f} s", flush=True)
-            try:
-                here.finish(h="a")
-                stage.failures.append("a transaction was finished whose locks were gone, and whose object has changed")
-            except Exception as error:
-                print(f"    its finish then: {str(error)[:150]}", flush=True)
-            found = there.load(h="a", oid=shared)
-            if (found["value"], found["tid"]) != (3, tid):
-                stage.failures.append(f"{found} is there, not 3 of {tid}")
+            locks_go_to_others(stage, generation, "stood still", lambda: first.send_signal(signal.SIGSTOP),
+                               lambda: first.send_signal(signal.SIGCONT))
         for kind, seconds in (("writer", 4), ("writer", 25), ("reader", 25)):
             process = database.session(stage.name, kind)
             if not process:
