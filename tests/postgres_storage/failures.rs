@@ -232,7 +232,7 @@ fn the_newest_transaction_may_be_removed_by_a_pack() {
     let check = || {
         for storage in &storages {
             storage.catch_up().unwrap();
-            assert_eq!((lost_for_good(&storage), storage.last_transaction()), (None, garbage));
+            assert_eq!((lost_for_good(storage), storage.last_transaction()), (None, garbage));
             assert_eq!(load(storage, 1).unwrap(), (b"one".to_vec(), t1));
         }
     };
