@@ -37,6 +37,8 @@ enum Phase {
     Opening(Arc<Opening>),
     Serving(Arc<Server>),
     Stopping,
+    /// The start has failed, and the process is about to end.
+    Failed,
 }
 
 /// The connection to the service manager, if there is one.
@@ -48,6 +50,8 @@ struct Manager {
     /// The server is taken for dead after this time without a sign.
     watchdog: Option<Duration>,
     clock: TimeSource,
+    /// Held while a message is sent and the phase changes, so that no message of the former phase comes later.
+    notices: Mutex<(), rank::Notices>,
     phase: Mutex<Phase, rank::Watch>,
     phase_changed: Condvar,
     /// A signal that ends the server has come; during a start it is handled late.
@@ -79,7 +83,8 @@ impl Supervised {
         });
         let phase = Mutex::new(Phase::Opening(opening));
         let phase_changed = Condvar::new();
-        let manager = Manager { notifier, watchdog, clock, phase, phase_changed, end_is_asked };
+        let notices = Mutex::new(());
+        let manager = Manager { notifier, watchdog, clock, notices, phase, phase_changed, end_is_asked };
         let manager = Arc::new(manager);
         let teller = Arc::clone(&manager);
         thread::Builder::new().name("supervised".into()).stack_size(STACK).spawn(move || teller.run())?;
@@ -89,8 +94,8 @@ impl Supervised {
     /// Clients are served from now on.
     pub(super) fn serves(&self, server: &Arc<Server>) {
         let Some(manager) = &self.0 else { return };
-        manager.send(&["READY=1".into(), format!("STATUS={}", state(server, 0.0))]);
-        manager.enter(Phase::Serving(Arc::clone(server)));
+        let lines = ["READY=1".into(), format!("STATUS={}", state(server, 0.0))];
+        manager.enter(Phase::Serving(Arc::clone(server)), &lines);
     }
 
     /// The configuration is read again.
@@ -108,14 +113,13 @@ impl Supervised {
     /// The server stops.
     pub(super) fn stops(&self) {
         let Some(manager) = &self.0 else { return };
-        manager.send(&["STOPPING=1".into(), "STATUS=stopping".into()]);
-        manager.enter(Phase::Stopping);
+        manager.enter(Phase::Stopping, &["STOPPING=1".into(), "STATUS=stopping".into()]);
     }
 
     /// The server cannot start.
     pub(super) fn fails(&self, why: &str) {
         let Some(manager) = &self.0 else { return };
-        manager.send(&[format!("STATUS={why}")]);
+        manager.enter(Phase::Failed, &[format!("STATUS={why}")]);
     }
 }
 
@@ -126,9 +130,20 @@ impl Manager {
         }
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: Phase, lines: &[String]) {
+        let _notices = self.notices.lock();
+        self.send(lines);
         *self.phase.lock() = phase;
         self.phase_changed.notify_all();
+    }
+
+    /// Sends what is so in this phase, unless it is over.
+    fn send_in(&self, phase: &Phase, lines: &[String]) {
+        let _notices = self.notices.lock();
+        let is_over = !self.phase.lock().is(phase);
+        if !is_over {
+            self.send(lines);
+        }
     }
 
     /// It ends with the process: a disk that hangs may hold it up for ever.
@@ -141,14 +156,17 @@ impl Manager {
             let pause = match &phase {
                 Phase::Opening(opening) => {
                     let what = opening.shown().unwrap_or_else(|| "starting".into());
-                    self.takes_long(&mut moving, what, Some(opening.position()));
+                    let lines = self.takes_long(&mut moving, what, Some(opening.position()));
+                    self.send_in(&phase, &lines);
                     SOON
                 }
-                Phase::Serving(server) => self.serve(server, &mut rate, &mut pulses),
+                Phase::Serving(server) => self.serve(&phase, server, &mut rate, &mut pulses),
                 Phase::Stopping => {
-                    self.takes_long(&mut moving, "stopping".into(), None);
+                    let lines = self.takes_long(&mut moving, "stopping".into(), None);
+                    self.send_in(&phase, &lines);
                     SOON
                 }
+                Phase::Failed => SOON,
             };
             let until = self.clock.now() + pause;
             let mut now = self.phase.lock();
@@ -158,31 +176,37 @@ impl Manager {
         }
     }
 
-    /// Asks for more time while something moves, and not for much longer.
-    fn takes_long(&self, moving: &mut Moving, what: String, position: Option<(usize, u64)>) {
+    /// What to send during a start or stop: it asks for more time while something moves, and not for much longer.
+    fn takes_long(&self, moving: &mut Moving, what: String, position: Option<(usize, u64)>) -> Vec<String> {
         let now = self.clock.now();
         let seen = Some((what, position));
         if moving.what != seen {
             *moving = Moving { what: seen, since: now };
         }
-        let Some((what, _)) = &moving.what else { return };
+        let what = moving.what.as_ref().map_or("", |(what, _)| what);
         let mut lines = vec![format!("STATUS={what}")];
         // A start that is to end is not worth more time: it may be killed at any time.
         let is_in_vain = position.is_some() && self.end_is_asked.load(Ordering::Relaxed);
         if now.duration_since(moving.since) < PATIENCE && !is_in_vain {
             lines.push(format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
         }
-        self.send(&lines);
+        lines
     }
 
     /// Returns the pause until the next time.
-    fn serve(&self, server: &Server, rate: &mut Rate, pulses: &mut HashMap<String, Pulse>) -> Duration {
+    fn serve(
+        &self,
+        phase: &Phase,
+        server: &Server,
+        rate: &mut Rate,
+        pulses: &mut HashMap<String, Pulse>,
+    ) -> Duration {
         if self.watchdog.is_some() && is_alive(server, pulses) {
-            self.send(&["WATCHDOG=1".into()]);
+            self.send_in(phase, &["WATCHDOG=1".into()]);
         }
         let now = self.clock.now();
         if now >= rate.next {
-            self.send(&[format!("STATUS={}", state(server, rate.measure(server, now)))]);
+            self.send_in(phase, &[format!("STATUS={}", state(server, rate.measure(server, now)))]);
             rate.next = now + STATE_PAUSE;
         }
         let pause = rate.next.saturating_duration_since(now);
@@ -252,31 +276,38 @@ fn is_alive(server: &Server, pulses: &mut HashMap<String, Pulse>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
 
     use super::*;
 
-    /// A stop whose disk hangs must come to an end, if need be by force.
-    #[test]
-    fn what_does_not_move_gets_more_time_for_ten_minutes() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("notify");
+    /// A manager that is told of a stop, and what it is told.
+    fn stopping(time: &TimeSource, directory: &Path) -> (Manager, UnixDatagram) {
+        let path = directory.join("notify");
         let notices = UnixDatagram::bind(&path).unwrap();
         notices.set_nonblocking(true).unwrap();
-        let time = TimeSource::manual();
+        let notifier = Notifier::new(path.as_os_str()).unwrap();
         let manager = Manager {
-            notifier: Notifier::new(path.as_os_str()).unwrap(),
+            notifier,
             watchdog: None,
             clock: time.clone(),
+            notices: Mutex::new(()),
             phase: Mutex::new(Phase::Stopping),
             phase_changed: Condvar::new(),
             end_is_asked: Arc::default(),
         };
+        (manager, notices)
+    }
+
+    /// A stop whose disk hangs must come to an end, if need be by force.
+    #[test]
+    fn what_does_not_move_gets_more_time_for_ten_minutes() {
+        let time = TimeSource::manual();
+        let directory = tempfile::tempdir().unwrap();
+        let (manager, _) = stopping(&time, directory.path());
         let mut moving = Moving { what: None, since: manager.clock.now() };
         let mut is_extended = |what: &str, position| {
-            manager.takes_long(&mut moving, what.into(), position);
-            let mut notice = [0; 100];
-            let len = notices.recv(&mut notice).unwrap();
-            String::from_utf8_lossy(&notice[..len]).contains("EXTEND_TIMEOUT_USEC=30000000")
+            let lines = manager.takes_long(&mut moving, what.into(), position);
+            lines.contains(&"EXTEND_TIMEOUT_USEC=30000000".to_string())
         };
         assert!(is_extended("opening 1", Some((0, 1))));
         time.advance(PATIENCE);
@@ -288,5 +319,18 @@ mod tests {
         assert!(is_extended("stopping", None));
         time.advance(PATIENCE);
         assert!(!is_extended("stopping", None));
+    }
+
+    /// Symptom: the last state of a server that could not start was `opening 1`, and not why.
+    #[test]
+    fn a_message_of_a_former_phase_does_not_come_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let (manager, notices) = stopping(&TimeSource::manual(), directory.path());
+        manager.enter(Phase::Failed, &["STATUS=no such file".into()]);
+        manager.send_in(&Phase::Stopping, &["STATUS=stopping".into()]);
+        let mut notice = [0; 100];
+        let len = notices.recv(&mut notice).unwrap();
+        assert_eq!(&notice[..len], b"STATUS=no such file");
+        assert!(notices.recv(&mut notice).is_err());
     }
 }

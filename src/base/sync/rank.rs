@@ -58,6 +58,8 @@ ranks! {
 
     /// What a reload compares with and changes. It is held during the whole reload.
     Reload permits [File, Log, Network, Wait];
+    /// One message at a time goes to the service manager.
+    Notices permits [Log, Network];
     /// Whether the watch thread, or a thread that packs or scrubs by schedule, must end.
     Watch permits [];
     /// The storages that are packed by schedule.
