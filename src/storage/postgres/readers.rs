@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::questions::{Question, QuestionOutcome, VALUES_MAX, ask_all};
 use super::session::{self, AskError, LOG, Purpose, lost};
+use super::sql::LoadStatement;
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
 use crate::postgres::dsn::Dsn;
@@ -92,8 +93,12 @@ impl Readers {
         self.ask_either(statement, None, all)
     }
 
-    /// As [`Readers::ask`]. `several` asks the same for all that wait with it, see [`Question::several`].
-    pub fn ask_either(
+    /// As [`Readers::ask`], together with other loads that wait.
+    pub fn ask_load(&self, load: &'static LoadStatement, values: [i64; VALUES_MAX]) -> Result<Rows> {
+        self.ask_either(&load.one, Some(&load.several), values)
+    }
+
+    fn ask_either(
         &self,
         statement: &'static Statement,
         several: Option<&'static Statement>,

@@ -155,8 +155,8 @@ impl DatabaseState {
         for _ in 0..AHEAD_MAX {
             let last = self.last();
             let limit = before.0.min(last.0.saturating_add(1)) as i64;
-            let values = [number, limit, last.0 as i64];
-            let rows = self.readers.ask_either(&self.sql.load, Some(&self.sql.loads), values)?;
+            let load = if before > last { &self.sql.load_last } else { &self.sql.load };
+            let rows = self.readers.ask_load(load, [number, limit, last.0 as i64])?;
             let Some(row) = rows.first() else {
                 if let Some(loaded) = self.load_former(oid, before, headroom, out)? {
                     return Ok(Some(loaded));

@@ -110,7 +110,7 @@ impl PostgresStorage {
     /// The revision of an object before a transaction: its tid, and its state unless it is a deletion.
     fn revision_before(&self, oid: Oid, tid: Tid) -> Result<Option<(Tid, Option<Vec<u8>>)>> {
         let before = tid.0 as i64;
-        let rows = self.shared.ask(&self.shared.sql.load, &[number(oid)?, before, before])?;
+        let rows = self.shared.ask(&self.shared.sql.load.one, &[number(oid)?, before, before])?;
         let Some(row) = rows.first() else { return Ok(None) };
         let data = row.bytes(1)?.map(memory::copy).transpose();
         let data = data.map_err(StorageError::io("reading an object"))?;

@@ -23,13 +23,11 @@
 //! record without a state removes its object.
 
 use super::functions::COMMIT_TYPES;
-use super::{Statements, pack, schema};
+use super::{LoadStatement, Statements, pack, schema};
 use crate::postgres::{Statement, Type};
 
 const ONE: &[Type] = &[Type::Int8];
 const TWO: &[Type] = &[Type::Int8, Type::Int8];
-const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
-const ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array, Type::Int8Array];
 
 /// See [`Statements`].
 pub static STATEMENTS: Statements = Statements {
@@ -63,16 +61,8 @@ const BARE: Statements = Statements {
     },
     create_functions: CREATE,
     forgets: true,
-    load: Statement {
-        sql: "select tid, state, null::bigint from object_state where zoid = $1",
-        types: THREE,
-    },
-    loads: Statement {
-        sql: "select s.tid, s.state, null::bigint, w.number \
-              from unnest($1, $2, $3) with ordinality as w (oid, before, last, number) \
-              cross join lateral (select o.tid, o.state from object_state o where o.zoid = w.oid limit 1) s",
-        types: ARRAYS,
-    },
+    load: LOAD,
+    load_last: LOAD,
     current: Statement { sql: "select tid, state is null from object_state where zoid = $1", types: TWO },
     first: Statement { sql: "select tid from object_state where zoid = $1", types: ONE },
     load_serial: Statement { sql: "select state from object_state where zoid = $1 and tid = $2", types: TWO },
@@ -136,6 +126,15 @@ const BARE: Statements = Statements {
     },
     count: Statement { sql: "select count(*) from object_state", types: &[] },
     pack: &pack::free::STATEMENTS,
+};
+
+const LOAD: LoadStatement = LoadStatement {
+    one: Statement { sql: "select tid, state, null::bigint from object_state where zoid = $1", types: ONE },
+    several: Statement {
+        sql: "select s.tid, s.state, null::bigint, w.number from unnest($1) with ordinality as w (oid, number) \
+              cross join lateral (select o.tid, o.state from object_state o where o.zoid = w.oid limit 1) s",
+        types: &[Type::Int8Array],
+    },
 };
 
 /// Makes the functions and the table.

@@ -31,10 +31,9 @@ pub struct Statements {
     pub forgets: bool,
     /// `(oid, before, last) -> tid, state, next tid`: the newest revision before `before`; without history the only
     /// one, whatever its tid is. `state` is null for a deletion.
-    pub load: Statement,
-    /// `(oids, befores, lasts) -> tid, state, next tid, number`: the same for several objects, in any order; their
-    /// numbers begin at 1.
-    pub loads: Statement,
+    pub load: LoadStatement,
+    /// The same if `before` is later than `last`, so that there is no next tid.
+    pub load_last: LoadStatement,
     /// `(oid, last) -> tid, is deleted`: the revision that is current as of `last`; without history the only one.
     pub current: Statement,
     /// `(oid) -> tid`: the first revision; null if there is none.
@@ -73,6 +72,14 @@ pub struct Statements {
     /// `() -> number of objects`
     pub count: Statement,
     pub pack: &'static pack::PackStatements,
+}
+
+/// A load: `(oid, before, last) -> tid, state, next tid`. `last` may be missing.
+pub struct LoadStatement {
+    pub one: Statement,
+    /// `(oids, befores, lasts) -> tid, state, next tid, number`: the same for several objects, in any order; their
+    /// numbers begin at 1.
+    pub several: Statement,
 }
 
 /// What an undo asks for.

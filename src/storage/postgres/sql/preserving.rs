@@ -1,13 +1,14 @@
 //! The statements for a database that keeps history: every revision is a row of `object_state`.
 
 use super::functions::{self, COMMIT_TYPES};
-use super::{Statements, UndoStatements, pack, schema};
+use super::{LoadStatement, Statements, UndoStatements, pack, schema};
 use crate::postgres::{Statement, Type};
 
 const ONE: &[Type] = &[Type::Int8];
 const TWO: &[Type] = &[Type::Int8, Type::Int8];
 const THREE: &[Type] = &[Type::Int8, Type::Int8, Type::Int8];
-const ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array, Type::Int8Array];
+const TWO_ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array];
+const THREE_ARRAYS: &[Type] = &[Type::Int8Array, Type::Int8Array, Type::Int8Array];
 
 /// See [`Statements`].
 ///
@@ -23,19 +24,35 @@ pub static STATEMENTS: Statements = Statements {
     },
     create_functions: functions::CREATE_PRESERVING,
     forgets: false,
-    load: Statement {
-        sql: "select s.tid, s.state, \
-              (select min(n.tid) from object_state n where n.zoid = $1 and n.tid > s.tid and n.tid <= $3) \
-              from object_state s where s.zoid = $1 and s.tid < $2 order by s.tid desc limit 1",
-        types: THREE,
+    load: LoadStatement {
+        one: Statement {
+            sql: "select s.tid, s.state, \
+                  (select min(n.tid) from object_state n where n.zoid = $1 and n.tid > s.tid and n.tid <= $3) \
+                  from object_state s where s.zoid = $1 and s.tid < $2 order by s.tid desc limit 1",
+            types: THREE,
+        },
+        several: Statement {
+            sql: "select s.tid, s.state, (select min(n.tid) from object_state n \
+                  where n.zoid = w.oid and n.tid > s.tid and n.tid <= w.last), w.number \
+                  from unnest($1, $2, $3) with ordinality as w (oid, before, last, number) \
+                  cross join lateral (select o.tid, o.state from object_state o \
+                  where o.zoid = w.oid and o.tid < w.before order by o.tid desc limit 1) s",
+            types: THREE_ARRAYS,
+        },
     },
-    loads: Statement {
-        sql: "select s.tid, s.state, \
-              (select min(n.tid) from object_state n where n.zoid = w.oid and n.tid > s.tid and n.tid <= w.last), \
-              w.number from unnest($1, $2, $3) with ordinality as w (oid, before, last, number) \
-              cross join lateral (select o.tid, o.state from object_state o \
-              where o.zoid = w.oid and o.tid < w.before order by o.tid desc limit 1) s",
-        types: ARRAYS,
+    load_last: LoadStatement {
+        one: Statement {
+            sql: "select tid, state, null::bigint from object_state where zoid = $1 and tid < $2 \
+                  order by tid desc limit 1",
+            types: TWO,
+        },
+        several: Statement {
+            sql: "select s.tid, s.state, null::bigint, w.number \
+                  from unnest($1, $2) with ordinality as w (oid, before, number) \
+                  cross join lateral (select o.tid, o.state from object_state o \
+                  where o.zoid = w.oid and o.tid < w.before order by o.tid desc limit 1) s",
+            types: TWO_ARRAYS,
+        },
     },
     current: Statement {
         sql: "select tid, state is null from object_state where zoid = $1 and tid <= $2 \
