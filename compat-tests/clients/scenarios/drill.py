@@ -97,7 +97,7 @@ class Site:
             time.sleep(0.1)
 
     def lose_disk(self):
-        self.server.kill()
+        self.world.kill(self.server)
         for path in self.here.glob("Data.fs*"):
             path.unlink()
         shutil.rmtree(self.here / "blobs")

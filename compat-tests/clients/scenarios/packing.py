@@ -124,7 +124,7 @@ def counting_beside_packs(world):
     equal([r["done"] for r in results.values()], [times] * len(agents), "everybody came to the end")
     for g, agent in agents.items():
         agent.db_wait_counters(h="a", wanted=[total, total])
-    server.kill()
+    world.kill(server)
     server.start()
     for g, agent in agents.items():
         agent.wait_connected(h="a")

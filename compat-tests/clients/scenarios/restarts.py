@@ -17,7 +17,7 @@ def the_client_comes_back(world, generation):
         if number == 0:
             equal(server.stop(), 0)
         else:
-            server.kill()
+            world.kill(server)
         a.wait_connected(h="a", wanted=False)
         server.start()
         a.wait_connected(h="a")
@@ -35,7 +35,7 @@ def restart_after_vote(world, generation):
     a.begin(h="a")
     a.store(h="a", oid=oid, serial=tid, value=2)
     a.vote(h="a")
-    server.kill()
+    world.kill(server)
     a.wait_connected(h="a", wanted=False)
     server.start()
     a.wait_connected(h="a")
@@ -68,7 +68,7 @@ def data_survive_kill(world, generation):
     for value in range(20):
         oid, tid = new_object(a, value=value, size=value * 100)
         wanted[oid] = (value, tid)
-    server.kill()
+    world.kill(server)
     server.start()
     b = world.client(generation, server)
     for oid, (value, tid) in wanted.items():

@@ -235,7 +235,7 @@ def restore(back_up, put_back, running=False, index=True, kill=False, connected=
         if exchange:
             put_back(server, story.backup)
         if kill:
-            server.kill()
+            world.kill(server)
         else:
             equal(server.stop(), 0)
         if connected:
