@@ -160,7 +160,8 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
             None => "connected again",
             Some(error) => error,
         };
-        writeln!(out, "  its server was lost {interruptions} times; since {} {state}", time(since))?;
+        let times = if interruptions == 1 { "once".into() } else { format!("{interruptions} times") };
+        writeln!(out, "  the connection to its server was lost {times}; since {}: {state}", time(since))?;
     }
     let waiters = list(storage, &["locks", "waiters"]).len();
     let held = match field(storage, &["locks", "oldest_hold_seconds"]).as_f64() {

@@ -74,7 +74,7 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 impl Storage for DemoStorage {
-    forward!(changes: is_read_only, object_count, size, undo, sync_counts, remote, failure, pulse, save_index, catch_up);
+    forward!(changes: is_read_only, object_count, size, undo, sync_counts, failure, pulse, save_index, catch_up);
 
     fn name(&self) -> String {
         self.name.clone()
@@ -87,6 +87,11 @@ impl Storage for DemoStorage {
     /// The base is what may be a standby's.
     fn replication(&self) -> Option<crate::storage::Replication> {
         self.base.replication()
+    }
+
+    /// The changes are here; what they are changes of may be elsewhere.
+    fn remote(&self) -> Option<crate::storage::Remote> {
+        self.base.remote()
     }
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::{Answer, PATIENCE, Served, get, section};
 use crate::commit_states::world::World;
+use crate::pack_cancel::text;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::faults::{Faults, Kind};
 use crate::support::process::{Server, free_address};
 use crate::support::storage as helpers;
+use crate::zeoadmin::zeoadmin;
 use runzeo::ids::Tid;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::net::listen::listen;
@@ -125,21 +127,33 @@ fn a_read_only_server_is_ready() {
 #[test]
 fn a_server_in_the_middle_is_ready_while_its_server_is_there() {
     let mut root = Server::start();
-    let storage = format!("<zeoclient 1>\nserver {}\nmax-disconnect-poll 1\n</zeoclient>", root.address);
-    let served = Served::with("", &storage);
+    let client = |name: &str| {
+        format!("<zeoclient {name}>\nserver {}\nmax-disconnect-poll 1\n</zeoclient>\n", root.address)
+    };
+    let changes = "<mappingstorage changes>\n</mappingstorage>";
+    let storage = format!("{}<demostorage demo>\n{}{changes}\n</demostorage>", client("1"), client("base"));
+    let served = Served::with("admin-socket admin", &storage);
     until(served.address, "/ready", |answer| answer.status == 200);
+    let told = || text(&zeoadmin(&served.server, &["status"]).stdout);
+    assert!(!told().contains("lost"), "{}", told());
     root.kill();
     let ready = until(served.address, "/ready", |answer| answer.status != 200);
     assert_eq!((ready.status, &*ready.body), (503, "storage 1: its server cannot be reached\n"));
     let metrics = served.get("/metrics").body;
+    until(served.address, "/metrics", |answer| {
+        answer.body.contains("\nzeo_remote_connected{storage=\"demo\"} 0\n")
+    });
     for line in ["zeo_remote_connected{storage=\"1\"} 0", "zeo_remote_interruptions_total{storage=\"1\"} 1"] {
         assert!(metrics.contains(&format!("\n{line}\n")), "{line}: {metrics}");
     }
     let remote = &status(served.address)["storages"][0]["remote"];
     assert_eq!((&remote["connected"], &remote["interruptions"]), (&false.into(), &1.into()));
     assert!(remote["error"].is_string());
+    let line = "\n  the connection to its server was lost once; since ";
+    assert!(told().contains(line) && told().contains("its server cannot be reached"), "{}", told());
     root.start_again();
     until(served.address, "/ready", |answer| answer.status == 200);
+    assert!(told().contains("connected again"), "{}", told());
 }
 
 /// From the signal on, also while helpers and backups are still being ended.
