@@ -101,9 +101,11 @@ class World:
         """Kills it while the clients stand still: ZODB 3.8 hangs for ever when it connects to a process that is ending."""
         for agent in self.pool.lent:
             agent.process.send_signal(signal.SIGSTOP)
-        server.kill()
-        for agent in self.pool.lent:
-            agent.process.send_signal(signal.SIGCONT)
+        try:
+            server.kill()
+        finally:
+            for agent in self.pool.lent:
+                agent.process.send_signal(signal.SIGCONT)
 
     def close(self):
         self.pool.return_all()
