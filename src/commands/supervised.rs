@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
 
-    /// A manager that is told of a stop, and what it is told.
+    /// The connection to a service manager during a stop, and the socket at which its messages arrive.
     fn stopping(time: &TimeSource, directory: &Path) -> (Manager, UnixDatagram) {
         let path = directory.join("notify");
         let notices = UnixDatagram::bind(&path).unwrap();

@@ -256,7 +256,8 @@ impl Storages<'_> {
     fn remotes(&mut self) {
         let help = "Whether the server can be reached that a storage has its data from.";
         self.known("zeo_remote_connected", help, |s| Some(s.remote.as_ref()?.connected));
-        self.family(Counter, "zeo_remote_interruptions", "How often it was lost.", |s| {
+        let help = "How often the connection to that server was lost.";
+        self.family(Counter, "zeo_remote_interruptions", help, |s| {
             s.remote.as_ref().map(|remote| remote.interruptions.into())
         });
     }

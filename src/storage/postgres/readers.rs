@@ -27,9 +27,9 @@ use crate::storage::{Result, StorageError};
 const SESSIONS_MAX: usize = 4;
 /// Questions in one message at most.
 const BATCH_MAX: usize = 64;
-/// So many questions wait for each session that is at work, before one more is used: they are asked together then. A
-/// question waits no longer than this for others.
+/// If more questions wait than this number for each session at work, another session is used.
 const SHARE: usize = 8;
+/// A question that has waited for this time uses another session, too.
 const GATHER: Duration = Duration::from_micros(200);
 /// How long a read waits for a database that cannot be reached, and how often it tries.
 const PATIENCE: Duration = Duration::from_secs(30);
