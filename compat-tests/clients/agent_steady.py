@@ -135,7 +135,8 @@ class SteadyCommands(object):
     def steady_tree(self, h, slots, end, known, number):
         """Replaces the nodes of a tree, which leaves garbage, and moves nodes.
 
-        `known`: the numbers that each slot may have. Answers the same, and the last number: it begins behind `number`.
+        `known`: the numbers that each slot may have (None: it may be free). Answers the same, and the last number: it begins
+        behind `number`.
         """
         from persistent.mapping import PersistentMapping
         import random
@@ -161,7 +162,7 @@ class SteadyCommands(object):
                 tm.abort()
                 steady.failed(error, where)
                 if where == "in the commit":
-                    known.setdefault(slot, []).append(number)
+                    known.setdefault(slot, [None]).append(number)
                 continue
             known[slot] = [number]
             commits += 1
@@ -201,6 +202,8 @@ class SteadyCommands(object):
             found = node and node["number"]
             if found not in numbers:
                 raise RuntimeError("%s has %s, and not one of %s" % (slot, found, numbers))
+            if node is None:
+                continue
             if [below["number"] for below in node["below"]] != [found] * 5:
                 raise RuntimeError("what is below %s is of another commit" % slot)
             if node["kept"] is not None and not node["kept"]["number"]:
