@@ -147,7 +147,8 @@ fn check(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
-/// In protocols of pickle: 0 and 1 have no PROTO, 2 is Python 2's, 3 that of records of Python 3, 5 has frames as 4 has.
+/// In protocols of pickle: 0 and 1 have no PROTO, 2 is Python 2's, 3 that of records of Python 3, 5 has frames as 4
+/// has.
 fn check_pickle(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     for protocol in [1u8, 2, 3, 5] {
         let head = if protocol < 2 { vec![] } else { vec![0x80, protocol] };

@@ -193,7 +193,7 @@ impl Staged {
     }
 
     /// Adds the blob of an object whose record is stored separately.
-    pub(crate) fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
+    pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
         self.remove_blob(oid);
         self.blob_at.insert(oid, self.blobs.len());
         self.blobs.push((oid, blob));

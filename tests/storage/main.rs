@@ -8,6 +8,7 @@ mod support;
 mod basics;
 mod blob_packs;
 mod blobs;
+mod bulk;
 mod conflicts;
 mod contract;
 mod crash;

@@ -37,7 +37,8 @@ impl Core {
                 let jobs = std::mem::take(&mut prepared.jobs).into_iter();
                 let tids = std::mem::take(&mut prepared.tids);
                 for (job, tid) in jobs.zip(tids) {
-                    if job.txn.staged.blobs().is_empty() {
+                    // A copy goes no further than to the first that has failed.
+                    if job.txn.staged.blobs().is_empty() && !job.txn.links_late {
                         prepared.jobs.push(job);
                         prepared.tids.push(tid);
                     } else {

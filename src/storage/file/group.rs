@@ -17,6 +17,7 @@ use log::error;
 
 use super::Core;
 use super::blobs::Prepared;
+use super::bulk::{CopyTicket, Links};
 use super::format::TxnHeader;
 use super::lead::Joined;
 use super::log::TARGET;
@@ -53,6 +54,19 @@ impl Core {
             Joined::Queued => {}
             Joined::Leads => self.lead(),
             Joined::Refused(job) => self.tell_failed(job.ticket, self.closed()),
+        }
+    }
+
+    /// Queues transactions that are committed in one group if their length allows it, and nothing else is queued.
+    pub fn finish_all(&self, jobs: Vec<Job>) {
+        match self.group.join_all(jobs) {
+            Joined::Queued => {}
+            Joined::Leads => self.lead(),
+            Joined::Refused(jobs) => {
+                for job in jobs {
+                    self.tell_failed(job.ticket, self.closed());
+                }
+            }
         }
     }
 
@@ -100,6 +114,9 @@ impl Core {
     }
 
     fn tell_failed(&self, ticket: Ticket, error: StorageError) {
+        if let Some(copy) = ticket.downcast_ref::<CopyTicket>() {
+            return copy.failed(error);
+        }
         self.publisher.failed(ticket, error, TARGET, &self.path.display().to_string());
     }
 
@@ -237,8 +254,10 @@ impl Core {
         let mut out = Appender { file, pos: writer.end, buf: &mut writer.buf, zeros: Vec::new() };
         out.buf.clear();
         let mut placed = Vec::with_capacity(jobs.len());
+        let mut links = Links::default();
         for (job, &tid) in jobs.iter_mut().zip(tids) {
             let pos = out.end();
+            links.set(volume, &mut job.txn, pos);
             write_txn(&mut out, &mut job.txn, pos, tid)?;
             placed.push(Placed { tid, pos, end: out.end() });
         }
@@ -450,7 +469,11 @@ fn relocated(jobs: Vec<Job>, volume: &Arc<Volume>) -> (Vec<Job>, Vec<(Ticket, St
     }
     let mut good = Vec::with_capacity(jobs.len());
     for mut job in jobs {
-        match job.txn.relocate(volume) {
+        let moved = match job.txn.links_late && !failed.is_empty() {
+            true => Err(StorageError::Transaction("one that was copied before it has failed".into())),
+            false => job.txn.relocate(volume),
+        };
+        match moved {
             Ok(()) => good.push(job),
             Err(error) => failed.push((job.ticket, error)),
         }

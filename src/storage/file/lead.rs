@@ -85,11 +85,17 @@ impl<J> Lead<J> {
             return Joined::Refused(job);
         }
         state.jobs.push(job);
-        if state.leading {
-            return Joined::Queued;
+        take_lead(&mut state)
+    }
+
+    /// Queues jobs behind one another.
+    pub fn join_all(&self, mut jobs: Vec<J>) -> Joined<Vec<J>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Joined::Refused(jobs);
         }
-        state.leading = true;
-        Joined::Leads
+        state.jobs.append(&mut jobs);
+        take_lead(&mut state)
     }
 
     /// For the leader: takes the first `count(jobs)` jobs of the queue.
@@ -181,4 +187,13 @@ impl<J> Lead<J> {
         }
         self.work.notify_all();
     }
+}
+
+/// Of a caller that has queued something.
+fn take_lead<J, R>(state: &mut LeadQueue<J>) -> Joined<R> {
+    if state.leading {
+        return Joined::Queued;
+    }
+    state.leading = true;
+    Joined::Leads
 }

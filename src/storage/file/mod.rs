@@ -26,6 +26,7 @@
 
 pub(crate) mod backwards;
 mod blobs;
+mod bulk;
 mod close;
 mod draft;
 mod familiar;
@@ -89,7 +90,7 @@ use self::volume::Current;
 use self::voted::Job;
 use self::writer::Writer;
 use super::{
-    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts,
+    BlobDir, Blobs, Bulk, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts,
     SyncHistograms, Tids, Undo, media,
 };
 use crate::base::ids::{Oid, Tid};
@@ -305,6 +306,10 @@ impl Storage for FileStorage {
     fn sync_later(&self) -> bool {
         self.core.sync_later.store(true, Ordering::Relaxed);
         true
+    }
+
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        Some(self)
     }
 
     fn iteration(&self) -> Option<&dyn Iterate> {

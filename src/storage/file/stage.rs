@@ -75,6 +75,7 @@ impl Commit for FileStorage {
             records: draft.records,
             objects,
             rearranged: draft.rearranged,
+            links_late: false,
             records_len: draft.len,
             volume,
             fetched: HashMap::new(),

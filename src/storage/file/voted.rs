@@ -21,6 +21,9 @@ pub struct VotedTxn {
     pub objects: Vec<StagedObject>,
     /// The payloads are not in the order of the file: some became back-pointers, or were added later.
     pub rearranged: bool,
+    /// An earlier transaction with the same objects may be in the queue of the finish: the writer sets `prev` of the
+    /// records, and if one transaction of the group fails, those that link late fail, too.
+    pub links_late: bool,
     /// Bytes of all records.
     pub records_len: u64,
     /// The volume that `prev` and `back` of the records are offsets into.

@@ -57,12 +57,10 @@ impl<'a> Transfer<'a> {
     pub(super) fn new(from: &'a End, to: &'a End, last: Tid) -> Result<Transfer<'a>, Trouble> {
         let start = (last != Tid::ZERO).then(|| Tid(last.0.saturating_add(1)));
         let transactions = from.storage.require_iteration()?.iterate(start, None)?;
+        to.storage.sync_later();
         let sink = match to.storage.bulk() {
             Some(bulk) => Sink::Bulk(bulk.begin()?),
-            None => {
-                to.storage.sync_later();
-                Sink::Single(Committer::new(Arc::clone(&to.storage)))
-            }
+            None => Sink::Single(Committer::new(Arc::clone(&to.storage))),
         };
         Ok(Transfer { from, to, sink, transactions, copied: Copied::default() })
     }
