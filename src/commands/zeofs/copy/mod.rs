@@ -85,10 +85,17 @@ fn copy(from: &End, to: &End) -> Result<(Tid, Copied), Trouble> {
         agree(from, to, last, &mut |count| at(count, "transactions compared"))?;
     }
     let mut transfer = Transfer::new(from, to, last)?;
-    while transfer.step()? {
-        at(transfer.copied.transactions, "transactions copied");
-    }
-    let copied = transfer.complete()?;
+    let ended = loop {
+        match transfer.step() {
+            Ok(true) => at(transfer.copied.transactions, "transactions copied"),
+            Ok(false) => break Ok(()),
+            Err(trouble) => break Err(trouble),
+        }
+    };
+    // Also after an error: what came before it stays.
+    let completed = transfer.complete();
+    ended?;
+    let copied = completed?;
     if let Some(progress) = &mut progress {
         progress.end();
     }
