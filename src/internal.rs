@@ -235,6 +235,15 @@ pub mod process {
     }
 }
 
+pub mod replication {
+    pub mod zrs {
+        pub mod message {
+            pub use crate::replication::zrs::message::{Message, Record, Transaction, put_commit};
+        }
+        pub use crate::replication::zrs::receive::transactions;
+    }
+}
+
 pub mod server {
     pub mod audit {
         pub use crate::server::audit::Event;

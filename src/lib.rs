@@ -33,7 +33,7 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client, backup, inspect > exceptions > storage, logging, auth, process
+//! bin > commands > config > server, client, replication, backup, inspect > exceptions > storage, logging, auth, process
 //!   > postgres > wire, conflict, net > pickle > base
 //! ```
 //!
@@ -58,6 +58,8 @@ pub mod internal;
 mod net;
 mod pickle;
 mod process;
+#[allow(missing_docs)]
+mod replication;
 pub mod storage;
 
 // No other program can name what is in these. `internal` makes it reachable, so that without `allow` each variant of a

@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "side_files", run: targets::side_files::run, seeds: targets::side_files::seeds },
     Target { name: "sums", run: targets::sums::run, seeds: targets::sums::seeds },
     Target { name: "zconfig", run: targets::zconfig::run, seeds: targets::zconfig::seeds },
+    Target { name: "zrs", run: targets::zrs::run, seeds: targets::zrs::seeds },
 ];
 
 /// The root of the repository, which contains the fixtures.

@@ -7,7 +7,9 @@ use std::{fs, io};
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::client::storage::ClientStorage;
-use crate::config::{BeforeTime, DemoStorageConfig, OwnStorageConfig, StorageConfig};
+use crate::config::{BeforeTime, DemoStorageConfig, OwnStorageConfig, StorageConfig, ZrsConfig};
+use crate::replication::zrs::primary::Primary;
+use crate::replication::zrs::secondary::Secondary;
 use crate::storage::before::Before;
 use crate::storage::demo::DemoStorage;
 use crate::storage::file::{FileStorage, FileStorageOptions};
@@ -32,6 +34,7 @@ pub fn kind(config: &StorageConfig) -> &'static str {
         StorageConfig::Zlib(zlib) if zlib.by_clients => "ServerZlibStorage",
         StorageConfig::Zlib(_) => "ZlibStorage",
         StorageConfig::Before(_) => "Before",
+        StorageConfig::Zrs(_) => "ZRS",
         StorageConfig::Client(_) => "ClientStorage",
         StorageConfig::Postgres(_) => "RelStorage",
         StorageConfig::Own(own) => own.kind.name,
@@ -82,6 +85,7 @@ fn prepare_with(
             let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
+        StorageConfig::Zrs(config) => prepare_zrs(config, blobs, record_len_max),
         StorageConfig::Client(config) => {
             let mut options = config.options.clone();
             options.serves_clients = true;
@@ -133,6 +137,36 @@ fn prepare_demo(
             }
         };
         Ok(Arc::new(DemoStorage::new(name, base, changes, temporary)))
+    }))
+}
+
+/// The primary is inside, so that it also sends on what the secondary gets.
+fn prepare_zrs(
+    config: &ZrsConfig,
+    blobs: Option<&Path>,
+    record_len_max: usize,
+) -> Result<Prepared, StorageError> {
+    let base = prepare_with(&config.base, blobs, record_len_max)?;
+    let ZrsConfig { replicate_to, replicate_from, keep_alive_delay, location, .. } = config.clone();
+    Ok(Box::new(move || {
+        let mut storage = base()?;
+        let failed = |storage: &Arc<dyn Storage>, error: StorageError| {
+            close_unused(storage);
+            StorageError::Unsupported(format!("{location}: {error}"))
+        };
+        if let Some(address) = &replicate_to {
+            storage = match Primary::open(Arc::clone(&storage), address) {
+                Ok(primary) => Arc::new(primary),
+                Err(error) => return Err(failed(&storage, error)),
+            };
+        }
+        if let Some(primary) = replicate_from {
+            storage = match Secondary::open(Arc::clone(&storage), primary, keep_alive_delay) {
+                Ok(secondary) => Arc::new(secondary),
+                Err(error) => return Err(failed(&storage, error)),
+            };
+        }
+        Ok(storage)
     }))
 }
 

@@ -40,6 +40,7 @@ impl Databases {
             StorageConfig::Blob(config) => self.storage(name, &config.base, Some(&config.blob_dir)),
             StorageConfig::Zlib(config) => self.storage(name, &config.base, blobs),
             StorageConfig::Before(config) => self.storage(name, &config.base, blobs),
+            StorageConfig::Zrs(config) => self.storage(name, &config.base, blobs),
             StorageConfig::Demo(config) => {
                 if let Some(base) = &config.base {
                     self.storage(&format!("{name}/base"), base, None);

@@ -239,6 +239,15 @@ fn describe_storage(storage: &StorageConfig) -> String {
             };
             format!("Before {time} ({})", describe_storage(&before.base))
         }
+        StorageConfig::Zrs(zrs) => {
+            let to = zrs
+                .replicate_to
+                .as_ref()
+                .map(|address| format!("to secondaries at {}", self::address(address)));
+            let from = zrs.replicate_from.as_ref().map(|address| format!("from the primary at {address}"));
+            let ways: Vec<String> = from.into_iter().chain(to).collect();
+            format!("ZRS {} ({})", ways.join(" and "), describe_storage(&zrs.base))
+        }
         StorageConfig::Client(client) => client_storage(&client.options),
         StorageConfig::Postgres(database) => database_storage(&database.options),
         StorageConfig::Own(own) => {

@@ -63,6 +63,7 @@ pub fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
         StorageConfig::Blob(blob) => files(&blob.base),
         StorageConfig::Zlib(zlib) => files(&zlib.base),
         StorageConfig::Before(before) => files(&before.base),
+        StorageConfig::Zrs(zrs) => files(&zrs.base),
         StorageConfig::Own(own) => own.base.iter().flat_map(|base| files(base)).collect(),
     }
 }
@@ -165,6 +166,7 @@ fn blob_dirs<'a>(
         }
         StorageConfig::Zlib(zlib) => blob_dirs(&zlib.base, around, stores, each),
         StorageConfig::Before(before) => blob_dirs(&before.base, None, false, each),
+        StorageConfig::Zrs(zrs) => blob_dirs(&zrs.base, around, stores, each),
         StorageConfig::Client(client) => {
             let options = &client.options;
             match options.blob_dir.as_deref() {

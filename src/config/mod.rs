@@ -54,7 +54,7 @@ pub use options::UsageError;
 pub use storage::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, ClientStorageConfig, DemoStorageConfig,
     FileStorageConfig, OwnStorageConfig, PostgresStorageConfig, ScrubConfig, StorageConfig,
-    ZlibStorageConfig,
+    ZlibStorageConfig, ZrsConfig,
 };
 pub use zconfig::Location;
 

@@ -1,9 +1,11 @@
 //! The storages of the configuration file; layers contain their inner storage.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Location;
 use super::zconfig::ConfigError;
+use crate::base::address::Address;
 use crate::base::ids::Tid;
 use crate::base::schedule::Schedule;
 use crate::client::options::ClientOptions;
@@ -36,6 +38,8 @@ pub enum StorageConfig {
     Zlib(ZlibStorageConfig),
     /// `<before>`
     Before(BeforeStorageConfig),
+    /// `<zrs>`
+    Zrs(ZrsConfig),
     /// `<zeoclient>` or `<clientstorage>`: the storage of another ZEO server.
     Client(Box<ClientStorageConfig>),
     /// `<relstorage>`: a database in PostgreSQL.
@@ -57,6 +61,7 @@ impl StorageConfig {
             StorageConfig::Blob(blob) => blob.base.pack_schedule(),
             StorageConfig::Zlib(zlib) => zlib.base.pack_schedule(),
             StorageConfig::Before(before) => before.base.pack_schedule(),
+            StorageConfig::Zrs(zrs) => zrs.base.pack_schedule(),
             StorageConfig::Own(own) => own.base.as_ref().and_then(|base| base.pack_schedule()),
             StorageConfig::Mapping { .. }
             | StorageConfig::Temporary { .. }
@@ -81,6 +86,7 @@ impl StorageConfig {
             StorageConfig::Blob(blob) => blob.base.take_schedules(other),
             StorageConfig::Zlib(zlib) => zlib.base.take_schedules(other),
             StorageConfig::Before(before) => before.base.take_schedules(other),
+            StorageConfig::Zrs(zrs) => zrs.base.take_schedules(other),
             StorageConfig::Own(own) => own.base.iter_mut().for_each(|base| base.take_schedules(other)),
             StorageConfig::Mapping { .. }
             | StorageConfig::Temporary { .. }
@@ -102,6 +108,7 @@ impl StorageConfig {
             StorageConfig::Blob(blob) => blob.base.set_read_only(),
             StorageConfig::Zlib(zlib) => zlib.base.set_read_only(),
             StorageConfig::Before(before) => before.base.set_read_only(),
+            StorageConfig::Zrs(zrs) => zrs.base.set_read_only(),
             StorageConfig::Own(own) => own.base.iter_mut().for_each(|base| base.set_read_only()),
             // A file may be opened for writing by a server that does not write, as Python's.
             StorageConfig::File(_)
@@ -125,6 +132,7 @@ impl StorageConfig {
             StorageConfig::Blob(blob) => blob.base.leaves(),
             StorageConfig::Zlib(zlib) => zlib.base.leaves(),
             StorageConfig::Before(before) => before.base.leaves(),
+            StorageConfig::Zrs(zrs) => zrs.base.leaves(),
             StorageConfig::Own(own) => own.base.iter().flat_map(|base| base.leaves()).collect(),
         }
     }
@@ -228,6 +236,20 @@ pub struct ZlibStorageConfig {
 #[derive(Clone, Debug)]
 pub struct BeforeStorageConfig {
     pub before: BeforeTime,
+    pub base: Box<StorageConfig>,
+}
+
+/// A `<zrs>` section: a primary, a secondary, or both.
+#[derive(Clone, Debug)]
+pub struct ZrsConfig {
+    /// Where secondaries connect to.
+    pub replicate_to: Option<Address>,
+    /// The primary that it follows.
+    pub replicate_from: Option<Address>,
+    /// `None`: the primary is sent nothing.
+    pub keep_alive_delay: Option<Duration>,
+    /// Where it was configured, for messages.
+    pub location: Location,
     pub base: Box<StorageConfig>,
 }
 

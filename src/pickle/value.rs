@@ -91,6 +91,16 @@ impl<'a> Tree<'a> {
         Tree { source, len, nodes, spans, gets, root }
     }
 
+    /// The same with other values in the place of some, in the order of [`Tree::nodes`].
+    pub fn replace(mut self, others: impl IntoIterator<Item = Option<Node<'a>>>) -> Tree<'a> {
+        for (node, other) in self.nodes.iter_mut().zip(others) {
+            if let Some(other) = other {
+                *node = other;
+            }
+        }
+        self
+    }
+
     pub fn root(&self) -> NodeId {
         self.root
     }

@@ -48,3 +48,4 @@ mod zeo_nagios;
 mod zeoadmin;
 mod zeoctl;
 mod zeopasswd;
+mod zrs;

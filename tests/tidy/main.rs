@@ -27,7 +27,7 @@ const LADDER: &[&[&str]] = &[
     &["postgres"],
     &["storage", "logging", "auth", "process"],
     &["exceptions"],
-    &["server", "client", "inspect"],
+    &["server", "client", "replication", "inspect"],
     &["backup"],
     &["config"],
     &["commands"],

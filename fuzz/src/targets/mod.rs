@@ -19,6 +19,7 @@ pub mod session;
 pub mod side_files;
 pub mod sums;
 pub mod zconfig;
+pub mod zrs;
 
 use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
 

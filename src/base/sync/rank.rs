@@ -81,6 +81,15 @@ ranks! {
     /// The thread that keeps conflict helpers ready.
     HelperKeeper permits [];
 
+    // -- replication
+
+    /// The threads of a primary or a secondary.
+    ZrsThreads permits [];
+    /// The secondaries of a primary. It is held while the storage is asked for its last transaction.
+    ZrsSecondaries permits [];
+    /// What a secondary knows of its primary.
+    ZrsPrimary permits [];
+
     // -- the file storage
 
     /// The log's data about old transactions, read once for all clients that ask at the same time. The log may be

@@ -1,7 +1,6 @@
 //! One attempt to reach one server: name, socket, TLS, handshake, authentication. One time limit covers all of it, and
 //! another thread can end it. What comes after (`register`, verification) is not here: see [`super::link`].
 
-mod connect;
 mod handshake;
 mod outcome;
 
@@ -12,6 +11,7 @@ use socket2::Socket;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
+use crate::net::connect::connect;
 use crate::net::stream::Stream;
 use crate::net::tls::layer::HandshakeError;
 pub use outcome::{Credentials, DialError, DialOptions, Dialled, WITH_PASSWORDS};
@@ -19,7 +19,7 @@ pub use outcome::{Credentials, DialError, DialOptions, Dialled, WITH_PASSWORDS};
 /// The status of a server, JSON (`ruok`). Servers since ZEO 4.1 have it; it needs no password.
 pub fn ask_status(address: &Address, options: &DialOptions) -> Result<Vec<u8>, DialError> {
     let until = IoDeadline::after(options.time_max);
-    let reached = connect::connect(address, until, &Cancel::default())?;
+    let reached = connect(address, until, &Cancel::default())?;
     let stream = stream_of(reached.socket, reached.is_tcp, address, options)?;
     secure(&stream, until).and_then(|()| handshake::ask_status(stream, until))
 }
@@ -27,7 +27,7 @@ pub fn ask_status(address: &Address, options: &DialOptions) -> Result<Vec<u8>, D
 /// Dials. `cancel` ends it at any time.
 pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result<Dialled, DialError> {
     let until = IoDeadline::after(options.time_max);
-    let reached = connect::connect(address, until, cancel)?;
+    let reached = connect(address, until, cancel)?;
     let other = reached.socket.try_clone().map_err(DialError::Unreachable)?;
     // An error means that the peer is gone already.
     let _ending = cancel.on_cancel(move || drop(other.shutdown(std::net::Shutdown::Both)));

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::connect::ConnectError;
 use crate::net::stream::Stream;
 use crate::net::tls::ClientTls;
 use crate::wire::calls::CallIds;
@@ -105,6 +106,16 @@ pub enum DialError {
     Tls(String),
     /// Ended by `Cancel::cancel`.
     Cancelled,
+}
+
+impl From<ConnectError> for DialError {
+    fn from(error: ConnectError) -> DialError {
+        match error {
+            ConnectError::Unreachable(error) => DialError::Unreachable(error),
+            ConnectError::TimedOut(what) => DialError::TimedOut(what),
+            ConnectError::Cancelled => DialError::Cancelled,
+        }
+    }
 }
 
 impl fmt::Display for DialError {

@@ -66,18 +66,12 @@ pub static FILE: SectionType = SectionType {
 const KNOWN_PACKAGES: &[&str] =
     &["ZODB", "ZEO", "zdaemon", "ZConfig.components.basic", "ZConfig.components.logger"];
 
-/// Packages with storages that are in use, but not supported here.
-const REFUSED_PACKAGES: &[(&str, &str)] = &[("zc.zrs", "replication is")];
-
 /// Checks whether `%import PACKAGE` can be ignored because this server has the package's sections.
 pub fn import(package: &str) -> Result<(), String> {
     if matches!(package, "ZODB.tests" | "ZEO.tests") {
         return Err(format!(
             "%import {package}: the storages of ZODB's and ZEO's tests are not part of this server"
         ));
-    }
-    if let Some((_, what)) = REFUSED_PACKAGES.iter().find(|(known, _)| *known == package) {
-        return Err(format!("%import {package}: {what} not supported"));
     }
     if KNOWN_PACKAGES.contains(&package) || storages::IMPORTED.iter().any(|(known, _)| *known == package) {
         Ok(())

@@ -1,9 +1,11 @@
 //! The storages to serve, and their inner storages.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::client::{self, CLIENTSTORAGE, ZEOCLIENT};
 use super::relstorage::{self, RELSTORAGE};
+use crate::base::address::Address;
 use crate::base::ids::Tid;
 use crate::base::schedule::Schedule;
 use crate::config::zconfig::datatypes::{self, Bounds, Datatype, Unit};
@@ -11,7 +13,7 @@ use crate::config::zconfig::matcher::{AddedTypes, Child, Content, KnownTo, Secti
 use crate::config::zconfig::{ConfigError, Location, Section, quoted};
 use crate::config::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
-    OwnStorageConfig, ScrubConfig, StorageConfig, ZlibStorageConfig,
+    OwnStorageConfig, ScrubConfig, StorageConfig, ZlibStorageConfig, ZrsConfig,
 };
 use crate::server::pack_schedule::{PACK_DAYS_DEFAULT, PackSchedule};
 use crate::storage::file::{FileStorageOptions, NewFileFormat};
@@ -99,6 +101,17 @@ pub static BEFORE: SectionType = SectionType {
     ]),
 };
 
+/// `%import zc.zrs`
+pub static ZRS: SectionType = SectionType {
+    name: "zrs",
+    content: Content::Checked(&[
+        base_slot(),
+        key("replicate-to", Datatype::SocketBindingAddress),
+        key("replicate-from", Datatype::SocketAddress),
+        key("keep-alive-delay", Datatype::Integer).default("0"),
+    ]),
+};
+
 /// `%import tempstorage`
 pub static TEMPORARYSTORAGE: SectionType = SectionType {
     name: "temporarystorage",
@@ -126,6 +139,7 @@ pub static STORAGES: &[&SectionType] = &[
     &ZLIBSTORAGE,
     &SERVERZLIBSTORAGE,
     &BEFORE,
+    &ZRS,
     &TEMPORARYSTORAGE,
     &RELSTORAGE,
 ];
@@ -134,6 +148,7 @@ pub static STORAGES: &[&SectionType] = &[
 pub static IMPORTED: &[(&str, &[&str])] = &[
     ("zc.zlibstorage", &["zlibstorage", "serverzlibstorage"]),
     ("zc.beforestorage", &["before"]),
+    ("zc.zrs", &["zrs"]),
     ("tempstorage", &["temporarystorage"]),
     ("relstorage", &["relstorage"]),
     ("ZEO", &["clientstorage"]),
@@ -182,6 +197,7 @@ pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, C
         "zlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, false)?),
         "serverzlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, true)?),
         "before" => StorageConfig::Before(before_storage(own, section)?),
+        "zrs" => StorageConfig::Zrs(zrs(own, section)?),
         "relstorage" => StorageConfig::Postgres(Box::new(relstorage::relstorage(section)?)),
         "zeoclient" | "clientstorage" => StorageConfig::Client(Box::new(client::client_storage(section)?)),
         other => match added(own, other) {
@@ -249,6 +265,7 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::File(_) | StorageConfig::Mapping { .. } => Ok(()),
         StorageConfig::Demo(demo) => demo.changes.as_deref().map_or(Ok(()), check_keeps_blobs),
         StorageConfig::Zlib(zlib) => check_keeps_blobs(&zlib.base),
+        StorageConfig::Zrs(zrs) => check_keeps_blobs(&zrs.base),
         StorageConfig::Before(_) => Err("the <before> storage in it is never written"),
         StorageConfig::Blob(_) => Err("the storage in it is a <blobstorage> already"),
         StorageConfig::Temporary { .. } => Err("the <temporarystorage> in it does not support blobs"),
@@ -302,6 +319,66 @@ fn before_storage(own: &StorageKinds, section: &Section) -> Result<BeforeStorage
     let base = base(own, section)?;
     refuse_pack_schedule(&base, "the storage in <before> is never packed")?;
     Ok(BeforeStorageConfig { before, base })
+}
+
+fn zrs(own: &StorageKinds, section: &Section) -> Result<ZrsConfig, ConfigError> {
+    let address = |key| match section.get(key, datatypes::socket_address)? {
+        Some(Address::Tcp { port: None, .. }) => {
+            let location = section.value(key).map_or(&section.start, |value| &value.location);
+            Err(ConfigError::at(location, format!("{key} needs a port")))
+        }
+        address => Ok(address),
+    };
+    let (replicate_to, replicate_from) = (address("replicate-to")?, address("replicate-from")?);
+    if replicate_to.is_none() && replicate_from.is_none() {
+        let what = "<zrs> needs replicate-to (a primary), replicate-from (a secondary), or both";
+        return Err(ConfigError::at(&section.start, what));
+    }
+    if replicate_to == replicate_from {
+        let what = "<zrs> cannot replicate from itself: replicate-to and replicate-from are the same";
+        return Err(ConfigError::at(&section.start, what));
+    }
+    let delay = section.get("keep-alive-delay", delay)?.unwrap_or_default();
+    let base = base(own, section)?;
+    if replicate_from.is_some() {
+        check_takes_copies(&base)
+            .map_err(|what| ConfigError::at(&section.start, format!("<zrs>: {what}")))?;
+    }
+    Ok(ZrsConfig {
+        replicate_to,
+        replicate_from,
+        keep_alive_delay: Some(delay).filter(|delay| !delay.is_zero()),
+        location: section.start.clone(),
+        base,
+    })
+}
+
+/// Checks that a storage can take the transactions of a primary.
+fn check_takes_copies(storage: &StorageConfig) -> Result<(), &'static str> {
+    match storage {
+        StorageConfig::File(file) if file.options.read_only => {
+            Err("a file that is only read cannot follow a primary")
+        }
+        StorageConfig::File(_) | StorageConfig::Postgres(_) => Ok(()),
+        StorageConfig::Blob(blob) => check_takes_copies(&blob.base),
+        StorageConfig::Zrs(zrs) if zrs.replicate_from.is_none() => check_takes_copies(&zrs.base),
+        StorageConfig::Zrs(_) => Err("the storage in it follows a primary already"),
+        StorageConfig::Zlib(_) => {
+            Err("records come as the primary has them: put the zlibstorage around <zrs>")
+        }
+        StorageConfig::Mapping { .. }
+        | StorageConfig::Temporary { .. }
+        | StorageConfig::Demo(_)
+        | StorageConfig::Before(_)
+        | StorageConfig::Client(_)
+        | StorageConfig::Own(_) => Err("the storage in it cannot follow a primary; a <filestorage> can"),
+    }
+}
+
+/// A number of seconds.
+fn delay(text: &str) -> Result<Duration, String> {
+    let seconds = u64::try_from(datatypes::integer(text)?);
+    seconds.map(Duration::from_secs).map_err(|_| format!("{} is no number of seconds", quoted(text)))
 }
 
 fn own_storage(

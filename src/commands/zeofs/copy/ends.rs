@@ -124,6 +124,11 @@ fn only_read(config: &mut StorageConfig) -> Result<(), Trouble> {
         StorageConfig::Blob(blob) => only_read(&mut blob.base)?,
         StorageConfig::Zlib(zlib) => only_read(&mut zlib.base)?,
         StorageConfig::Before(before) => only_read(&mut before.base)?,
+        StorageConfig::Zrs(zrs) => {
+            // Replicating is the server's.
+            *config = (*zrs.base).clone();
+            only_read(config)?;
+        }
         StorageConfig::Client(client) => (client.options.read_only, client.options.wait) = (true, true),
         StorageConfig::Postgres(database) => database.options.read_only = true,
         StorageConfig::Demo(demo) => {
@@ -146,6 +151,15 @@ fn can_be_target(config: &mut StorageConfig) -> Result<(), Trouble> {
         StorageConfig::File(file) => file.options.create = false,
         StorageConfig::Blob(blob) => can_be_target(&mut blob.base)?,
         StorageConfig::Zlib(zlib) => can_be_target(&mut zlib.base)?,
+        StorageConfig::Zrs(zrs) if zrs.replicate_from.is_some() => {
+            return Err(Trouble::Failed(
+                "the storage to copy to is a secondary: only its primary changes it".into(),
+            ));
+        }
+        StorageConfig::Zrs(zrs) => {
+            *config = (*zrs.base).clone();
+            can_be_target(config)?;
+        }
         StorageConfig::Client(client) => client.options.wait = true,
         StorageConfig::Postgres(database) if database.options.read_only => {
             return Err(Trouble::Failed("the storage to copy to is read-only".into()));

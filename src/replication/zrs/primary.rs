@@ -1,0 +1,341 @@
+//! The primary's side: a layer that listens for secondaries, and wakes their threads when something is published.
+
+use std::collections::HashMap;
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{SockAddr, Socket};
+
+use super::DEAD_PEER_TIMEOUT;
+use super::feed::{FeedError, check_start, feed, greeting};
+use super::frames::Incoming;
+use crate::base::address::Address;
+use crate::base::clock::IoDeadline;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
+use crate::net::stream::{Sink, Stream};
+use crate::storage::{
+    Commit, Committed, Delivery, History, Load, Publisher, Result, Storage, StorageError, Ticket, forward,
+};
+
+/// Target of the log lines, as in zc.zrs.
+pub const LOG: &str = "zc.zrs.primary";
+
+/// Time for a greeting.
+const GREETING_MAX: Duration = Duration::from_secs(30);
+/// Secondaries at once. More are no copies, but a flood.
+const SECONDARIES_MAX: usize = 100;
+/// When the server stops: time for the secondaries to receive what was published.
+const LAST_MAX: Duration = Duration::from_secs(10);
+/// Pause after an error of the listener.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// The storage `base`, whose transactions secondaries get.
+pub struct Primary {
+    base: Arc<dyn Storage>,
+    published: Arc<Published>,
+    listeners: Vec<Arc<Listener>>,
+    threads: Mutex<Vec<JoinHandle<()>>, rank::ZrsThreads>,
+}
+
+/// What the threads of the secondaries wait for, and who they are.
+#[derive(Default)]
+pub struct Published {
+    state: Mutex<State, rank::ZrsSecondaries>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The server stops: what is published is sent, and then no more.
+    is_closing: bool,
+    /// The streams by connection. One that has gone is not in it.
+    streams: HashMap<u64, Arc<Stream>>,
+    connections: u64,
+}
+
+impl Primary {
+    /// Listens at `address`.
+    ///
+    /// Errors: `Unsupported` if `base` has no list of transactions; `Io` if the address cannot be listened at.
+    pub fn open(base: Arc<dyn Storage>, address: &Address) -> Result<Primary> {
+        if base.iteration().is_none() {
+            let what = format!("{} keeps no transactions that could be replicated", base.name());
+            return Err(StorageError::Unsupported(what));
+        }
+        let listeners = listen(address, SocketAccess::default()).map_err(|error| {
+            let error = match error {
+                ListenError::InUse => io::ErrorKind::AddrInUse.into(),
+                ListenError::Io(error) => error,
+            };
+            StorageError::io(format!("listening for secondaries at {address}"))(error)
+        })?;
+        let published = Arc::new(Published::default());
+        let listeners: Vec<Arc<Listener>> = listeners.into_iter().map(Arc::new).collect();
+        let primary =
+            Primary { base, published, listeners: listeners.clone(), threads: Mutex::new(Vec::new()) };
+        for listener in listeners {
+            let (base, published) = (Arc::clone(&primary.base), Arc::clone(&primary.published));
+            log::info!(target: LOG, "{}: listening for secondaries on {}", base.name(), listener.endpoint);
+            let accept = move || accept(&base, &published, &listener);
+            let thread = thread::Builder::new().name("zrs-accept".into()).spawn(accept);
+            let thread = thread.map_err(StorageError::io("starting a thread for secondaries"))?;
+            primary.threads.lock().push(thread);
+        }
+        Ok(primary)
+    }
+
+    /// Ends the listeners, and then the secondaries as soon as they have what is published.
+    fn end(&self) {
+        self.listeners.iter().for_each(|listener| listener.end());
+        self.published.close(LAST_MAX);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!(target: LOG, "a thread has panicked");
+            }
+        }
+        for listener in &self.listeners {
+            if let Endpoint::Unix(path) = &listener.endpoint {
+                // An error means that it is gone already.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Published {
+    /// Waits for a transaction that is later than `sent`. False: nothing more is to be sent on this connection.
+    pub fn wait_for_later(&self, storage: &dyn Storage, sent: Tid, connection: u64) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if !state.streams.contains_key(&connection) {
+                return false;
+            }
+            if storage.last_transaction() > sent {
+                return true;
+            }
+            if state.is_closing {
+                return false;
+            }
+            state = self.changed.wait(state);
+        }
+    }
+
+    /// Something was published.
+    fn wake(&self) {
+        // Under the lock, or it could come between a look at the storage and the wait.
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    /// The number of a new connection. `None`: there are too many, or none is wanted any more.
+    fn add(&self, stream: &Arc<Stream>) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.is_closing || state.streams.len() >= SECONDARIES_MAX {
+            return None;
+        }
+        state.connections += 1;
+        let connection = state.connections;
+        state.streams.insert(connection, Arc::clone(stream));
+        Some(connection)
+    }
+
+    fn remove(&self, connection: u64) {
+        self.state.lock().streams.remove(&connection);
+        self.changed.notify_all();
+    }
+
+    /// Returns when no connection is left.
+    fn close(&self, wait_max: Duration) {
+        let mut state = self.state.lock();
+        state.is_closing = true;
+        self.changed.notify_all();
+        let until = IoDeadline::after(wait_max);
+        while !state.streams.is_empty() && !until.is_over() {
+            state = self.changed.wait_timeout(state, until.left());
+        }
+        let left: Vec<Arc<Stream>> = state.streams.values().cloned().collect();
+        drop(state);
+        left.iter().for_each(|stream| stream.shutdown());
+        let mut state = self.state.lock();
+        while !state.streams.is_empty() {
+            state = self.changed.wait(state);
+        }
+    }
+}
+
+/// The accept loop of one listener.
+fn accept(base: &Arc<dyn Storage>, published: &Arc<Published>, listener: &Listener) {
+    while !listener.has_ended() {
+        match listener.accept() {
+            Ok((socket, address)) => {
+                let peer = peer_of(&address, &listener.endpoint);
+                if let Err(error) = begin(base, published, listener, socket, peer.clone()) {
+                    log::error!(target: LOG, "{peer}: this secondary cannot be served: {error}");
+                }
+            }
+            Err(_) if listener.has_ended() => return,
+            Err(error) => {
+                log::error!(target: LOG, "no secondary can be accepted on {}: {error}", listener.endpoint);
+                thread::sleep(ERROR_PAUSE);
+            }
+        }
+    }
+}
+
+fn peer_of(address: &SockAddr, endpoint: &Endpoint) -> String {
+    address.as_socket().map_or_else(|| endpoint.to_string(), |address| address.to_string())
+}
+
+/// Starts the thread of a connection.
+fn begin(
+    base: &Arc<dyn Storage>,
+    published: &Arc<Published>,
+    listener: &Listener,
+    socket: Socket,
+    peer: String,
+) -> io::Result<()> {
+    let is_tcp = matches!(listener.endpoint, Endpoint::Tcp { .. });
+    let stream = Arc::new(Stream::new(socket, is_tcp, None, Some(DEAD_PEER_TIMEOUT))?);
+    let Some(connection) = published.add(&stream) else {
+        let what = format!("there are {SECONDARIES_MAX} already, or the server stops");
+        return Err(io::Error::other(what));
+    };
+    let (base, ended) = (Arc::clone(base), Arc::clone(published));
+    let serve = move || {
+        let outcome = serve(&*base, &ended, &stream, connection, &peer);
+        stream.shutdown();
+        ended.remove(connection);
+        match outcome {
+            Ok(()) => log::info!(target: LOG, "{peer}: disconnected"),
+            Err(FeedError::Gone(error)) => log::info!(target: LOG, "{peer}: disconnected: {error}"),
+            Err(FeedError::Refused(why)) => {
+                log::error!(target: LOG, "{peer}: this secondary is refused: {why}")
+            }
+            Err(FeedError::Storage(error)) => {
+                log::error!(target: LOG, "{peer}: this secondary gets nothing more: {error}");
+            }
+        }
+    };
+    let spawned = thread::Builder::new().name(format!("zrs-{connection}")).spawn(serve);
+    spawned.map(drop).inspect_err(|_| published.remove(connection))
+}
+
+/// One connection, from its greeting to its end.
+fn serve(
+    base: &dyn Storage,
+    published: &Arc<Published>,
+    stream: &Arc<Stream>,
+    connection: u64,
+    peer: &str,
+) -> std::result::Result<(), FeedError> {
+    let until = IoDeadline::after(GREETING_MAX);
+    stream.set_receive_max(Some(GREETING_MAX))?;
+    let mut incoming = Incoming::new(Arc::clone(stream));
+    let greeting = greeting(&mut incoming, base, until)?;
+    stream.set_receive_max(None)?;
+    check_start(base, greeting.start)?;
+    log::info!(target: LOG, "{peer}: a secondary follows from {} on", greeting.start);
+    // Its frames are read beside, or the end of the connection would not be noticed before something is to be sent.
+    let listening = Arc::clone(published);
+    let reader = thread::Builder::new().name(format!("zrs-{connection}-in")).spawn(move || {
+        let ended = listen_to(&mut incoming);
+        listening.remove(connection);
+        ended
+    })?;
+    let fed = feed(base, stream, greeting, published, connection);
+    stream.shutdown();
+    let ended = reader.join().unwrap_or(Ok(()));
+    match (fed, ended) {
+        // What the secondary has done wrong is why nothing could be sent.
+        (Ok(()) | Err(FeedError::Gone(_)), Err(refused @ FeedError::Refused(_))) => Err(refused),
+        (fed, _) => fed,
+    }
+}
+
+/// Reads what a secondary sends behind its greeting: empty frames, which keep its connection alive.
+fn listen_to(incoming: &mut Incoming) -> std::result::Result<(), FeedError> {
+    let mut frame = Vec::new();
+    while incoming.next(0, &mut frame, &mut || Ok(())).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            FeedError::Refused(format!("it has sent more than its greeting: {error}"))
+        }
+        _ => FeedError::Gone(error),
+    })? {}
+    Ok(())
+}
+
+/// Tells the server, and then the secondaries.
+struct Announcer {
+    server: Arc<dyn Publisher>,
+    published: Arc<Published>,
+}
+
+impl Announcer {
+    fn then_wake(&self, delivery: Delivery) -> Delivery {
+        let published = Arc::clone(&self.published);
+        Box::new(move || {
+            published.wake();
+            delivery();
+        })
+    }
+}
+
+impl Publisher for Announcer {
+    fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
+        let delivery = self.server.publish(group, install);
+        self.then_wake(delivery)
+    }
+
+    fn missed(&self, last: Tid, oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Delivery {
+        let delivery = self.server.missed(last, oids, install);
+        self.then_wake(delivery)
+    }
+
+    fn became_writable(&self) -> Delivery {
+        self.server.became_writable()
+    }
+
+    fn failed(&self, ticket: Ticket, error: StorageError) {
+        self.server.failed(ticket, error);
+    }
+}
+
+impl Storage for Primary {
+    forward!(
+        base: name, is_read_only, object_count, size, interfaces, last_transaction, new_oids, iteration, undo, packing,
+        blobs, extension_methods, cache_counts, sync_counts, replication, remote, failure, pulse, save_index, catch_up,
+        bulk, sync_later
+    );
+
+    fn close(&self) -> Result<()> {
+        self.end();
+        self.base.close()
+    }
+}
+
+impl Load for Primary {
+    forward!(base: load_before, load_before_now, load_serial, expect_read, get_tid);
+}
+
+impl History for Primary {
+    forward!(base: revisions, record_iternext, last_invalidations);
+}
+
+impl Commit for Primary {
+    forward!(base: tids_after, vote, finish, abort, set_resolver);
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        let published = Arc::clone(&self.published);
+        self.base.set_publisher(Arc::new(Announcer { server: publisher, published }));
+    }
+}
