@@ -238,7 +238,7 @@ pub mod process {
 pub mod replication {
     pub mod zrs {
         pub mod message {
-            pub use crate::replication::zrs::message::{Message, Record, Transaction, put_commit};
+            pub use crate::replication::zrs::message::{Message, RecordHead, Transaction, put_commit};
         }
         pub use crate::replication::zrs::receive::transactions;
     }

@@ -33,8 +33,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client, replication, backup, inspect > exceptions > storage, logging, auth, process
-//!   > postgres > wire, conflict, net > pickle > base
+//! bin > commands > config > server, client, replication, backup, inspect > exceptions > storage, logging, auth,
+//!   process > postgres > wire, conflict, net > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:

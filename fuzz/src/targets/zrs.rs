@@ -1,5 +1,5 @@
-//! A hostile primary of ZRS: a message that is understood can be sent on, and says the same; a stream ends in an error or
-//! at its end, and takes memory in proportion to what was sent.
+//! A hostile primary of ZRS: a message that is understood can be sent on, and says the same; a stream ends in an error
+//! or at its end, and takes memory in proportion to what was sent.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use md5::{Digest, Md5};
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::internal::replication::zrs::message::{Message, Record, Transaction, put_commit};
+use runzeo::internal::replication::zrs::message::{Message, RecordHead, Transaction, put_commit};
 use runzeo::internal::replication::zrs::transactions;
 use runzeo::storage::TransactionMeta;
 
@@ -72,7 +72,7 @@ fn stream(records: &[&[u8]], blocks: Option<u64>) -> Vec<u8> {
         let (mut head, mut record, mut commit) = (Vec::new(), Vec::new(), Vec::new());
         Transaction { tid: Tid(number), status: b' ', meta }.put(&mut head).expect("plain");
         frame(&head, &mut out);
-        Record { oid: Oid(7), tid: Tid(number), data_txn: Some(Tid(1)), blocks }.put(&mut record);
+        RecordHead { oid: Oid(7), tid: Tid(number), data_txn: Some(Tid(1)), blocks }.put(&mut record);
         frame(&record, &mut out);
         let checksum = frame(data, &mut out);
         put_commit(&checksum, &mut commit);

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::frames::{Incoming, Outgoing};
-use super::message::{BLOCK_LEN, Record, Transaction, put_commit};
-use super::primary::Published;
-use super::{WITH_BLOBS, WITHOUT_BLOBS};
+use super::message::{BLOCK_LEN, RecordHead, Transaction, put_commit};
+use super::published::Published;
+use super::{PRIMARY_LOG, WITH_BLOBS, WITHOUT_BLOBS};
 use crate::base::clock::IoDeadline;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
@@ -153,7 +153,7 @@ impl Feed<'_> {
         let is_plain = self.out.put(|out| Transaction { tid, status, meta }.put(out))?.is_ok();
         if !is_plain {
             log::warn!(
-                target: super::primary::LOG,
+                target: PRIMARY_LOG,
                 "transaction {tid}: its extension has instances, and is sent as an empty one"
             );
         }
@@ -172,7 +172,7 @@ impl Feed<'_> {
         let blob = if self.knows_blobs && is_blob(data) { self.blob(record)? } else { None };
         // A secondary of Python makes no file for a blob in no frame, but one for a blob in an empty frame.
         let blocks = blob.as_ref().map(|blob| blob.len.div_ceil(BLOCK_LEN as u64).max(1));
-        self.out.put(|out| Record { oid: *oid, tid: *tid, data_txn: *data_txn, blocks }.put(out))?;
+        self.out.put(|out| RecordHead { oid: *oid, tid: *tid, data_txn: *data_txn, blocks }.put(out))?;
         self.out.put_bytes(data)?;
         match blob {
             Some(blob) => self.send_blob(&blob),
@@ -187,7 +187,7 @@ impl Feed<'_> {
             Ok(blob) => Ok(Some(blob)),
             Err(StorageError::NoBlob { .. } | StorageError::PosKey(_)) => {
                 log::error!(
-                    target: super::primary::LOG,
+                    target: PRIMARY_LOG,
                     "object 0x{} has no file of its blob of transaction {}: it is sent without",
                     record.oid,
                     record.tid

@@ -4,23 +4,20 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::sync::mpsc::{Receiver as Channel, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use super::following::Following;
 use super::frames::{Incoming, send_frame};
-use super::receive::{ReceiveError, Receiver};
-use super::secondary::Following;
-use super::{DEAD_PEER_TIMEOUT, WITH_BLOBS, WITHOUT_BLOBS};
+use super::receive::{ReceiveError, TransactionStream};
+use super::{DEAD_PEER_TIMEOUT, SECONDARY_LOG, WITH_BLOBS, WITHOUT_BLOBS, from};
 use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::connect::{ConnectError, Reached, connect};
 use crate::net::stream::Stream;
 use crate::storage::{Bulk, Staged, Storage, StorageError};
-
-/// Target of the log lines, as in zc.zrs.
-pub const LOG: &str = "zc.zrs.secondary";
 
 /// Time for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -64,7 +61,7 @@ pub fn follow(base: &Arc<dyn Storage>, following: &Arc<Following>) {
         let why = explain(&ended, base.last_transaction());
         let is_new = following.lose(&why);
         if was_good || is_new {
-            log::warn!(target: LOG, "{}: {why}", following.primary);
+            log::warn!(target: SECONDARY_LOG, "{}: {why}", following.primary);
         }
         pause = if was_good { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
         following.wait(pause);
@@ -111,11 +108,12 @@ fn receive(base: &Arc<dyn Storage>, following: &Arc<Following>, reached: Reached
     let blobs = base.blobs().and_then(|blobs| blobs.dir()).cloned();
     send_frame(&stream, if blobs.is_some() { WITH_BLOBS } else { WITHOUT_BLOBS })?;
     send_frame(&stream, &start.to_bytes())?;
-    log::info!(target: LOG, "{peer}: following the primary from {start} on");
+    log::info!(target: SECONDARY_LOG, "{peer}: following the primary {}", from(start));
     following.reach();
     let sink = Arc::clone(&stream);
     let mut keep_alive = move || send_frame(&sink, b"");
-    let mut receiver = Receiver::new(Incoming::new(Arc::clone(&stream)), start, blobs, &mut keep_alive);
+    let mut receiver =
+        TransactionStream::new(Incoming::new(Arc::clone(&stream)), start, blobs, &mut keep_alive);
     thread::scope(|scope| {
         let (to, transactions) = sync_channel(AHEAD);
         let store = move || store(&**base, following, &transactions);
@@ -134,7 +132,7 @@ fn receive(base: &Arc<dyn Storage>, following: &Arc<Following>, reached: Reached
 
 /// Receives until the connection ends, or nothing can be stored any more. Returns the number of transactions.
 fn receive_all(
-    receiver: &mut Receiver<'_>,
+    receiver: &mut TransactionStream<'_>,
     following: &Following,
     to: &SyncSender<Staged>,
 ) -> Result<u64, ReceiveError> {
@@ -153,7 +151,7 @@ fn receive_all(
 fn store(
     base: &dyn Storage,
     following: &Following,
-    transactions: &Channel<Staged>,
+    transactions: &Receiver<Staged>,
 ) -> Result<(), StorageError> {
     let bulk: &dyn Bulk = base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
     while let Ok(first) = transactions.recv() {

@@ -7,9 +7,9 @@
 //! | blob | `('B', (oid, tid, version, data_txn, count))` | a frame with the record, `count` frames with the blob |
 //! | commit | `('C', (checksum,))` | the next transaction |
 //!
-//! `data_txn` is the transaction that has the data, if the record is a back-pointer, or None. Primaries on Python 2 write
-//! strings, those on Python 3 texts, and bytes as the call `_codecs.encode(text, 'latin1')`, for all is protocol 1.
-//! Both are read here. Written is the form of Python 3, which secondaries on both Pythons read.
+//! `data_txn` is the transaction that has the data, if the record is a back-pointer, or None. Primaries on Python 2
+//! write strings, those on Python 3 texts, and bytes as the call `_codecs.encode(text, 'latin1')`, for all is protocol
+//! 1. Both are read here. Written is the form of Python 3, which secondaries on both Pythons read.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub const MESSAGE_LEN_MAX: usize = 4 << 20;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
     Transaction(Transaction),
-    Record(Record),
+    Record(RecordHead),
     Commit { checksum: Vec<u8> },
 }
 
@@ -46,7 +46,7 @@ pub struct Transaction {
 
 /// What comes before the data of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Record {
+pub struct RecordHead {
     pub oid: Oid,
     pub tid: Tid,
     pub data_txn: Option<Tid>,
@@ -185,7 +185,7 @@ impl<'t> Parts<'t, '_> {
         &self,
         [oid, tid, version, data_txn]: [NodeId; 4],
         blocks: Option<u64>,
-    ) -> Result<Record, String> {
+    ) -> Result<RecordHead, String> {
         if !self.bytes(version)?.is_empty() {
             return Err("a record of a version; ZODB has none any more".into());
         }
@@ -194,7 +194,7 @@ impl<'t> Parts<'t, '_> {
             _ => Some(self.tid(data_txn)?),
         };
         let oid = Oid(u64::from_be_bytes(self.eight(oid)?));
-        Ok(Record { oid, tid: self.tid(tid)?, data_txn, blocks })
+        Ok(RecordHead { oid, tid: self.tid(tid)?, data_txn, blocks })
     }
 }
 
@@ -218,7 +218,7 @@ impl Transaction {
     }
 }
 
-impl Record {
+impl RecordHead {
     /// Appends the message.
     pub fn put(&self, out: &mut Vec<u8>) {
         begin(if self.blocks.is_some() { "B" } else { "S" }, out);
@@ -276,7 +276,7 @@ fn put_extension(pickled: &[u8], out: &mut Vec<u8>) -> Result<(), NotPlain> {
     let accept = Accept { global: |_, _| false, persistent: false, nodes_max: 1 << 17 };
     let tree = read(pickled, accept).map_err(|_| NotPlain)?;
     let Node::Dict(_) = tree.node(tree.root()) else { return Err(NotPlain) };
-    let mut writer = Writer { tree: &tree, budget: Budget::for_len(tree.len()), out };
+    let mut writer = ExtensionWriter { tree: &tree, budget: Budget::for_len(tree.len()), out };
     writer.value(tree.root(), DEPTH_MAX)
 }
 
@@ -284,13 +284,13 @@ fn put_extension(pickled: &[u8], out: &mut Vec<u8>) -> Result<(), NotPlain> {
 const DEPTH_MAX: usize = 50;
 
 /// Writes plain values.
-struct Writer<'t, 'a, 'o> {
+struct ExtensionWriter<'t, 'a, 'o> {
     tree: &'t Tree<'a>,
     budget: Budget,
     out: &'o mut Vec<u8>,
 }
 
-impl Writer<'_, '_, '_> {
+impl ExtensionWriter<'_, '_, '_> {
     fn value(&mut self, id: NodeId, depth: usize) -> Result<(), NotPlain> {
         let depth = depth.checked_sub(1).ok_or(NotPlain)?;
         let dialect = Dialect::Python2;
@@ -378,13 +378,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let record = Record { oid: Oid(0x80ff), tid: Tid(7), data_txn: Some(Tid(5)), blocks: None };
+        let record = RecordHead { oid: Oid(0x80ff), tid: Tid(7), data_txn: Some(Tid(5)), blocks: None };
         for message in [
             Message::Transaction(transaction(b"")),
             Message::Transaction(transaction(b"\x80\x03}q\x00X\x01\0\0\0aq\x01K\x01s.")),
             Message::Record(record),
-            Message::Record(Record { data_txn: None, blocks: Some(0), ..record }),
-            Message::Record(Record { blocks: Some(70_000), ..record }),
+            Message::Record(RecordHead { data_txn: None, blocks: Some(0), ..record }),
+            Message::Record(RecordHead { blocks: Some(70_000), ..record }),
             Message::Commit { checksum: (0..=255).step_by(17).collect() },
         ] {
             assert_eq!(round_trip(&message), message);
@@ -401,7 +401,7 @@ mod tests {
             b"(U\x01T(U\x08\x03\xee\0\0\0\0\0\xffU\x01 U\x06/ annaU\x05gr\xc3\xbcn}U\x01aK\x01stt.",
         );
         assert_eq!(parsed, Ok(Message::Transaction(transaction(b"}q\x01U\x01aK\x01s."))));
-        let record = Record { oid: Oid(1), tid: Tid(2), data_txn: None, blocks: Some(0) };
+        let record = RecordHead { oid: Oid(1), tid: Tid(2), data_txn: None, blocks: Some(0) };
         let parsed = Message::parse(b"(U\x01B(U\x08\0\0\0\0\0\0\0\x01U\x08\0\0\0\0\0\0\0\x02U\0NL0L\ntt.");
         assert_eq!(parsed, Ok(Message::Record(record)));
     }

@@ -1,32 +1,24 @@
 //! The primary's side: a layer that listens for secondaries, and wakes their threads when something is published.
 
-use std::collections::HashMap;
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
 
-use super::DEAD_PEER_TIMEOUT;
 use super::feed::{FeedError, check_start, feed, greeting};
 use super::frames::Incoming;
+use super::published::{Announcer, Published, SECONDARIES_MAX};
+use super::{DEAD_PEER_TIMEOUT, PRIMARY_LOG, from};
 use crate::base::address::Address;
 use crate::base::clock::IoDeadline;
-use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::base::sync::{Arc, Mutex, rank};
 use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
-use crate::storage::{
-    Commit, Committed, Delivery, History, Load, Publisher, Result, Storage, StorageError, Ticket, forward,
-};
-
-/// Target of the log lines, as in zc.zrs.
-pub const LOG: &str = "zc.zrs.primary";
+use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
 
 /// Time for a greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
-/// Secondaries at once. More are no copies, but a flood.
-const SECONDARIES_MAX: usize = 100;
 /// When the server stops: time for the secondaries to receive what was published.
 const LAST_MAX: Duration = Duration::from_secs(10);
 /// Pause after an error of the listener.
@@ -38,22 +30,6 @@ pub struct Primary {
     published: Arc<Published>,
     listeners: Vec<Arc<Listener>>,
     threads: Mutex<Vec<JoinHandle<()>>, rank::ZrsThreads>,
-}
-
-/// What the threads of the secondaries wait for, and who they are.
-#[derive(Default)]
-pub struct Published {
-    state: Mutex<State, rank::ZrsSecondaries>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// The server stops: what is published is sent, and then no more.
-    is_closing: bool,
-    /// The streams by connection. One that has gone is not in it.
-    streams: HashMap<u64, Arc<Stream>>,
-    connections: u64,
 }
 
 impl Primary {
@@ -78,7 +54,7 @@ impl Primary {
             Primary { base, published, listeners: listeners.clone(), threads: Mutex::new(Vec::new()) };
         for listener in listeners {
             let (base, published) = (Arc::clone(&primary.base), Arc::clone(&primary.published));
-            log::info!(target: LOG, "{}: listening for secondaries on {}", base.name(), listener.endpoint);
+            log::info!(target: PRIMARY_LOG, "{}: listening for secondaries on {}", base.name(), listener.endpoint);
             let accept = move || accept(&base, &published, &listener);
             let thread = thread::Builder::new().name("zrs-accept".into()).spawn(accept);
             let thread = thread.map_err(StorageError::io("starting a thread for secondaries"))?;
@@ -94,7 +70,7 @@ impl Primary {
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             if thread.join().is_err() {
-                log::error!(target: LOG, "a thread has panicked");
+                log::error!(target: PRIMARY_LOG, "a thread has panicked");
             }
         }
         for listener in &self.listeners {
@@ -112,67 +88,6 @@ impl Drop for Primary {
     }
 }
 
-impl Published {
-    /// Waits for a transaction that is later than `sent`. False: nothing more is to be sent on this connection.
-    pub fn wait_for_later(&self, storage: &dyn Storage, sent: Tid, connection: u64) -> bool {
-        let mut state = self.state.lock();
-        loop {
-            if !state.streams.contains_key(&connection) {
-                return false;
-            }
-            if storage.last_transaction() > sent {
-                return true;
-            }
-            if state.is_closing {
-                return false;
-            }
-            state = self.changed.wait(state);
-        }
-    }
-
-    /// Something was published.
-    fn wake(&self) {
-        // Under the lock, or it could come between a look at the storage and the wait.
-        let _state = self.state.lock();
-        self.changed.notify_all();
-    }
-
-    /// The number of a new connection. `None`: there are too many, or none is wanted any more.
-    fn add(&self, stream: &Arc<Stream>) -> Option<u64> {
-        let mut state = self.state.lock();
-        if state.is_closing || state.streams.len() >= SECONDARIES_MAX {
-            return None;
-        }
-        state.connections += 1;
-        let connection = state.connections;
-        state.streams.insert(connection, Arc::clone(stream));
-        Some(connection)
-    }
-
-    fn remove(&self, connection: u64) {
-        self.state.lock().streams.remove(&connection);
-        self.changed.notify_all();
-    }
-
-    /// Returns when no connection is left.
-    fn close(&self, wait_max: Duration) {
-        let mut state = self.state.lock();
-        state.is_closing = true;
-        self.changed.notify_all();
-        let until = IoDeadline::after(wait_max);
-        while !state.streams.is_empty() && !until.is_over() {
-            state = self.changed.wait_timeout(state, until.left());
-        }
-        let left: Vec<Arc<Stream>> = state.streams.values().cloned().collect();
-        drop(state);
-        left.iter().for_each(|stream| stream.shutdown());
-        let mut state = self.state.lock();
-        while !state.streams.is_empty() {
-            state = self.changed.wait(state);
-        }
-    }
-}
-
 /// The accept loop of one listener.
 fn accept(base: &Arc<dyn Storage>, published: &Arc<Published>, listener: &Listener) {
     while !listener.has_ended() {
@@ -180,13 +95,13 @@ fn accept(base: &Arc<dyn Storage>, published: &Arc<Published>, listener: &Listen
             Ok((socket, address)) => {
                 let peer = peer_of(&address, &listener.endpoint);
                 if let Err(error) = begin(base, published, listener, socket, peer.clone()) {
-                    log::error!(target: LOG, "{peer}: this secondary cannot be served: {error}");
+                    log::error!(target: PRIMARY_LOG, "{peer}: this secondary cannot be served: {error}");
                 }
             }
             Err(_) if listener.has_ended() => return,
             Err(error) => {
-                log::error!(target: LOG, "no secondary can be accepted on {}: {error}", listener.endpoint);
-                thread::sleep(ERROR_PAUSE);
+                log::error!(target: PRIMARY_LOG, "no secondary can be accepted on {}: {error}", listener.endpoint);
+                published.pause(ERROR_PAUSE);
             }
         }
     }
@@ -216,13 +131,13 @@ fn begin(
         stream.shutdown();
         ended.remove(connection);
         match outcome {
-            Ok(()) => log::info!(target: LOG, "{peer}: disconnected"),
-            Err(FeedError::Gone(error)) => log::info!(target: LOG, "{peer}: disconnected: {error}"),
+            Ok(()) => log::info!(target: PRIMARY_LOG, "{peer}: disconnected"),
+            Err(FeedError::Gone(error)) => log::info!(target: PRIMARY_LOG, "{peer}: disconnected: {error}"),
             Err(FeedError::Refused(why)) => {
-                log::error!(target: LOG, "{peer}: this secondary is refused: {why}")
+                log::error!(target: PRIMARY_LOG, "{peer}: this secondary is refused: {why}")
             }
             Err(FeedError::Storage(error)) => {
-                log::error!(target: LOG, "{peer}: this secondary gets nothing more: {error}");
+                log::error!(target: PRIMARY_LOG, "{peer}: this secondary gets nothing more: {error}");
             }
         }
     };
@@ -244,7 +159,7 @@ fn serve(
     let greeting = greeting(&mut incoming, base, until)?;
     stream.set_receive_max(None)?;
     check_start(base, greeting.start)?;
-    log::info!(target: LOG, "{peer}: a secondary follows from {} on", greeting.start);
+    log::info!(target: PRIMARY_LOG, "{peer}: a secondary follows {}", from(greeting.start));
     // Its frames are read beside, or the end of the connection would not be noticed before something is to be sent.
     let listening = Arc::clone(published);
     let reader = thread::Builder::new().name(format!("zrs-{connection}-in")).spawn(move || {
@@ -272,42 +187,6 @@ fn listen_to(incoming: &mut Incoming) -> std::result::Result<(), FeedError> {
         _ => FeedError::Gone(error),
     })? {}
     Ok(())
-}
-
-/// Tells the server, and then the secondaries.
-struct Announcer {
-    server: Arc<dyn Publisher>,
-    published: Arc<Published>,
-}
-
-impl Announcer {
-    fn then_wake(&self, delivery: Delivery) -> Delivery {
-        let published = Arc::clone(&self.published);
-        Box::new(move || {
-            published.wake();
-            delivery();
-        })
-    }
-}
-
-impl Publisher for Announcer {
-    fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
-        let delivery = self.server.publish(group, install);
-        self.then_wake(delivery)
-    }
-
-    fn missed(&self, last: Tid, oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Delivery {
-        let delivery = self.server.missed(last, oids, install);
-        self.then_wake(delivery)
-    }
-
-    fn became_writable(&self) -> Delivery {
-        self.server.became_writable()
-    }
-
-    fn failed(&self, ticket: Ticket, error: StorageError) {
-        self.server.failed(ticket, error);
-    }
 }
 
 impl Storage for Primary {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::frames::{Checksum, Incoming};
-use super::message::{BLOCK_LEN, MESSAGE_LEN_MAX, Message, Record, Transaction};
+use super::message::{BLOCK_LEN, MESSAGE_LEN_MAX, Message, RecordHead, Transaction};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::net::stream::Stream;
@@ -48,7 +48,7 @@ impl From<StorageError> for ReceiveError {
 }
 
 /// The transactions on a stream.
-pub struct Receiver<'a> {
+pub struct TransactionStream<'a> {
     incoming: Incoming,
     checksum: Checksum,
     /// `None`: this secondary keeps no blobs.
@@ -58,15 +58,15 @@ pub struct Receiver<'a> {
     idle: &'a mut dyn FnMut() -> io::Result<()>,
 }
 
-impl<'a> Receiver<'a> {
+impl<'a> TransactionStream<'a> {
     /// `start`: as it was sent in the greeting.
     pub fn new(
         incoming: Incoming,
         start: Tid,
         blobs: Option<Arc<BlobDir>>,
         idle: &'a mut dyn FnMut() -> io::Result<()>,
-    ) -> Receiver<'a> {
-        Receiver { incoming, checksum: Checksum::new(start), blobs, frame: Vec::new(), idle }
+    ) -> TransactionStream<'a> {
+        TransactionStream { incoming, checksum: Checksum::new(start), blobs, frame: Vec::new(), idle }
     }
 
     /// The next transaction. `None`: the primary has ended the connection behind the last one.
@@ -103,7 +103,7 @@ impl<'a> Receiver<'a> {
 
     fn record(
         &mut self,
-        Record { oid, tid, data_txn, blocks }: Record,
+        RecordHead { oid, tid, data_txn, blocks }: RecordHead,
         staged: &mut Staged,
         is_python2: &mut Option<bool>,
     ) -> Result<(), ReceiveError> {
@@ -162,7 +162,7 @@ impl<'a> Receiver<'a> {
 pub fn transactions(socket: OwnedFd, each: &mut dyn FnMut(Staged)) {
     let Ok(stream) = Stream::new(socket.into(), false, None, None) else { return };
     let mut idle = || Ok(());
-    let mut receiver = Receiver::new(Incoming::new(Arc::new(stream)), Tid::ZERO, None, &mut idle);
+    let mut receiver = TransactionStream::new(Incoming::new(Arc::new(stream)), Tid::ZERO, None, &mut idle);
     while let Ok(Some(staged)) = receiver.next() {
         each(staged);
     }

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::follow::{LOG, follow};
+use super::SECONDARY_LOG;
+use super::follow::follow;
+use super::following::Following;
 use crate::base::address::Address;
-use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::base::sync::{Arc, Mutex, rank};
 use crate::storage::{
     Commit, History, Load, Publisher, Remote, Replication, Result, Staged, Storage, StorageError, Ticket,
     TidAt, Undo, UndoEntry, VoteResult, Voted, forward,
@@ -19,24 +20,6 @@ pub struct Secondary {
     base: Arc<dyn Storage>,
     following: Arc<Following>,
     thread: Mutex<Option<JoinHandle<()>>, rank::ZrsThreads>,
-}
-
-/// What the layer and the thread that follows share.
-pub struct Following {
-    pub primary: Address,
-    /// An empty frame is sent when the primary has sent nothing for this time.
-    pub keep_alive_delay: Option<Duration>,
-    /// Ends what the thread waits for in the network.
-    pub cancel: Cancel,
-    state: Mutex<State, rank::ZrsPrimary>,
-    /// Ends its pauses.
-    stopped: Condvar,
-}
-
-struct State {
-    remote: Remote,
-    /// Transactions that were received and are not stored yet.
-    waiting: u64,
 }
 
 impl Secondary {
@@ -52,14 +35,7 @@ impl Secondary {
             let what = format!("{} cannot take the transactions of a primary", base.name());
             return Err(StorageError::Unsupported(what));
         }
-        let remote = Remote::unknown("the primary was not reached yet");
-        let following = Following {
-            primary,
-            keep_alive_delay,
-            cancel: Cancel::default(),
-            state: Mutex::new(State { remote, waiting: 0 }),
-            stopped: Condvar::new(),
-        };
+        let following = Following::new(primary, keep_alive_delay);
         Ok(Secondary { base, following: Arc::new(following), thread: Mutex::new(None) })
     }
 
@@ -67,7 +43,7 @@ impl Secondary {
         self.following.stop();
         let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            log::error!(target: LOG, "the thread that follows the primary has panicked");
+            log::error!(target: SECONDARY_LOG, "the thread that follows the primary has panicked");
         }
     }
 }
@@ -75,47 +51,6 @@ impl Secondary {
 impl Drop for Secondary {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl Following {
-    pub fn is_stopped(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-
-    fn stop(&self) {
-        self.cancel.cancel();
-        let _state = self.state.lock();
-        self.stopped.notify_all();
-    }
-
-    /// Waits, unless the server stops.
-    pub fn wait(&self, pause: Duration) {
-        let state = self.state.lock();
-        drop(self.stopped.wait_timeout_while(state, pause, |_| !self.is_stopped()));
-    }
-
-    /// The primary was reached.
-    pub fn reach(&self) {
-        self.state.lock().remote.reach();
-    }
-
-    /// It cannot be reached. True: this reason is a new one.
-    pub fn lose(&self, why: &str) -> bool {
-        let mut state = self.state.lock();
-        let is_new = state.remote.failure.as_deref() != Some(why);
-        state.remote.lose(why);
-        state.waiting = 0;
-        is_new
-    }
-
-    pub fn received(&self) {
-        self.state.lock().waiting += 1;
-    }
-
-    pub fn stored(&self, count: u64) {
-        let mut state = self.state.lock();
-        state.waiting = state.waiting.saturating_sub(count);
     }
 }
 
@@ -138,14 +73,11 @@ impl Storage for Secondary {
     }
 
     fn remote(&self) -> Option<Remote> {
-        Some(self.following.state.lock().remote.clone())
+        Some(self.following.remote())
     }
 
     fn replication(&self) -> Option<Replication> {
-        let state = self.following.state.lock();
-        let is_connected = state.remote.failure.is_none();
-        let behind = (is_connected && state.waiting == 0).then_some(Duration::ZERO);
-        Some(Replication { is_standby: true, is_connected, behind })
+        Some(self.following.replication())
     }
 
     fn close(&self) -> Result<()> {
@@ -173,7 +105,7 @@ impl Commit for Secondary {
             Ok(started) => *self.thread.lock() = Some(started),
             Err(error) => {
                 let why = format!("the thread that follows the primary cannot be started: {error}");
-                log::error!(target: LOG, "{why}");
+                log::error!(target: SECONDARY_LOG, "{why}");
                 self.following.lose(&why);
             }
         }

@@ -243,7 +243,7 @@ impl Storages<'_> {
 
     fn replication(&mut self) {
         let standby = |s: &StorageReport| s.replication.clone().filter(ReplicationReport::is_standby);
-        self.known("zeo_database_standby", "Whether the database is read from a standby.", |s| {
+        self.known("zeo_database_standby", "Whether the data is read from a standby or a secondary.", |s| {
             s.replication.as_ref().map(ReplicationReport::is_standby)
         });
         let help = "Whether the standby is connected to the server that it follows.";
