@@ -359,7 +359,8 @@ fn check_takes_copies(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::File(file) if file.options.read_only => {
             Err("a file that is only read cannot follow a primary")
         }
-        StorageConfig::File(_) | StorageConfig::Postgres(_) => Ok(()),
+        StorageConfig::File(_) => Ok(()),
+        StorageConfig::Postgres(_) => Err("a database is replicated by PostgreSQL"),
         StorageConfig::Blob(blob) => check_takes_copies(&blob.base),
         StorageConfig::Zrs(zrs) if zrs.replicate_from.is_none() => check_takes_copies(&zrs.base),
         StorageConfig::Zrs(_) => Err("the storage in it follows a primary already"),

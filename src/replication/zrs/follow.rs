@@ -24,7 +24,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// Pause before the next attempt, at first; twice as long after each that brings nothing.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A connection that has lasted so long was accepted.
+/// A primary that does not want a secondary closes the connection at once, and says nothing. After this time it has
+/// accepted it.
+const REFUSAL_MAX: Duration = Duration::from_millis(500);
+/// After a connection that has lasted so long the next attempt is a first one.
 const LASTING: Duration = Duration::from_secs(10);
 /// Transactions that wait to be stored. Each takes up to 256 KiB of memory.
 const AHEAD: usize = 256;
@@ -103,17 +106,22 @@ fn receive(base: &Arc<dyn Storage>, following: &Arc<Following>, reached: Reached
     // An error means that the primary is gone already.
     let _ending = following.cancel.on_cancel(move || drop(other.shutdown(Shutdown::Both)));
     let stream = Arc::new(Stream::new(socket, is_tcp, None, Some(DEAD_PEER_TIMEOUT))?);
-    stream.set_receive_max(following.keep_alive_delay)?;
+    stream.set_receive_max(Some(REFUSAL_MAX))?;
     let start = base.last_transaction();
     let blobs = base.blobs().and_then(|blobs| blobs.dir()).cloned();
     send_frame(&stream, if blobs.is_some() { WITH_BLOBS } else { WITHOUT_BLOBS })?;
     send_frame(&stream, &start.to_bytes())?;
     log::info!(target: SECONDARY_LOG, "{peer}: following the primary {}", from(start));
-    following.reach();
-    let sink = Arc::clone(&stream);
-    let mut keep_alive = move || send_frame(&sink, b"");
-    let mut receiver =
-        TransactionStream::new(Incoming::new(Arc::clone(&stream)), start, blobs, &mut keep_alive);
+    let (idle_stream, mut is_accepted) = (Arc::clone(&stream), false);
+    let mut idle = || {
+        if is_accepted {
+            return send_frame(&idle_stream, b"");
+        }
+        is_accepted = true;
+        following.reach();
+        idle_stream.set_receive_max(following.keep_alive_delay)
+    };
+    let mut receiver = TransactionStream::new(Incoming::new(Arc::clone(&stream)), start, blobs, &mut idle);
     thread::scope(|scope| {
         let (to, transactions) = sync_channel(AHEAD);
         let store = move || store(&**base, following, &transactions);

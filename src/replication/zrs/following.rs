@@ -64,7 +64,7 @@ impl Following {
         drop(self.stopped.wait_timeout_while(state, pause, |_| !self.is_stopped()));
     }
 
-    /// The primary was reached.
+    /// The primary has accepted this secondary.
     pub fn reach(&self) {
         self.state.lock().remote.reach();
     }
@@ -78,10 +78,14 @@ impl Following {
         is_new
     }
 
+    /// It has sent a transaction.
     pub fn received(&self) {
-        self.state.lock().waiting += 1;
+        let mut state = self.state.lock();
+        state.remote.reach();
+        state.waiting += 1;
     }
 
+    /// So many transactions are published.
     pub fn stored(&self, count: u64) {
         let mut state = self.state.lock();
         state.waiting = state.waiting.saturating_sub(count);

@@ -71,7 +71,7 @@ impl Message {
             b"T" => {
                 let [tid, status, user, description, extension] = parts.tuple(content)?;
                 let status = match *parts.bytes(status)? {
-                    [status] => status,
+                    [status] if status.is_ascii() => status,
                     _ => return Err("the status of a transaction is not one character".into()),
                 };
                 let meta = TransactionMeta {
@@ -433,6 +433,7 @@ mod tests {
             (b"(U\x01S(U\x08abcdefghU\x08abcdefghU\x01vNtt.", "a version"),
             (b"(U\x01B(U\x08abcdefghU\x08abcdefghU\0NJ\xff\xff\xff\xfftt.", "negative"),
             (b"(U\x01T(U\x08abcdefghU\x02  U\0U\0}tt.", "status"),
+            (b"(U\x01T(U\x08abcdefghU\x01\xa0U\0U\0}tt.", "status"),
             (b"(U\x01T(U\x08abcdefghU\x01 U\0U\0Ntt.", "no dict"),
         ] {
             let error = Message::parse(payload).unwrap_err();

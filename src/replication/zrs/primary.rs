@@ -12,10 +12,14 @@ use super::published::{Announcer, Published, SECONDARIES_MAX};
 use super::{DEAD_PEER_TIMEOUT, PRIMARY_LOG, from};
 use crate::base::address::Address;
 use crate::base::clock::IoDeadline;
+use crate::base::log_rate::LogRate;
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
 use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
+
+/// Whoever can connect can cause these lines.
+static LINES: LogRate = LogRate::new("lines about secondaries", 300, 300);
 
 /// Time for a greeting.
 const GREETING_MAX: Duration = Duration::from_secs(30);
@@ -94,7 +98,10 @@ fn accept(base: &Arc<dyn Storage>, published: &Arc<Published>, listener: &Listen
         match listener.accept() {
             Ok((socket, address)) => {
                 let peer = peer_of(&address, &listener.endpoint);
-                if let Err(error) = begin(base, published, listener, socket, peer.clone()) {
+                let begun = begin(base, published, listener, socket, peer.clone());
+                if let Err(error) = begun
+                    && LINES.admits(None, "")
+                {
                     log::error!(target: PRIMARY_LOG, "{peer}: this secondary cannot be served: {error}");
                 }
             }
@@ -131,6 +138,7 @@ fn begin(
         stream.shutdown();
         ended.remove(connection);
         match outcome {
+            _ if !LINES.admits(None, "") => {}
             Ok(()) => log::info!(target: PRIMARY_LOG, "{peer}: disconnected"),
             Err(FeedError::Gone(error)) => log::info!(target: PRIMARY_LOG, "{peer}: disconnected: {error}"),
             Err(FeedError::Refused(why)) => {
