@@ -86,6 +86,10 @@ impl Proxy {
         }
     }
 
+    pub fn is_any_kept_back(&self) -> bool {
+        self.shared.lock().iter().any(|connection| connection.kept_back > 0)
+    }
+
     pub fn release(&self, connection: usize) {
         let mut connections = self.shared.lock();
         connections[connection].is_held = false;

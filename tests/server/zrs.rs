@@ -17,9 +17,12 @@ use runzeo::storage::TransactionMeta;
 const WAIT: Duration = Duration::from_secs(60);
 
 fn primary(address: SocketAddr) -> Server {
-    let storage = format!(
-        "%import zc.zrs\n<zrs 1>\nreplicate-to {address}\n<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>\n</zrs>"
-    );
+    primary_of(address, "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>")
+}
+
+fn primary_of(address: SocketAddr, base: &str) -> Server {
+    let storage =
+        format!("%import zc.zrs\n%import zc.zlibstorage\n<zrs 1>\nreplicate-to {address}\n{base}\n</zrs>");
     let server = Server::start_any("", &storage, |_| ());
     server.wait_for_log("listening for secondaries on");
     server
@@ -152,6 +155,27 @@ fn a_secondary_gets_what_is_there_and_what_is_published() {
     server.wait_for_log(&format!("a secondary follows behind transaction {} of", Tid(first)));
 }
 
+/// The records are those that clients see.
+#[test]
+fn any_storage_with_transactions_can_be_a_primary() {
+    for base in [
+        "<mappingstorage>\n</mappingstorage>",
+        "<demostorage>\n</demostorage>",
+        "<zlibstorage>\n<filestorage>\npath Data.fs\n</filestorage>\n</zlibstorage>",
+    ] {
+        let address = free_address();
+        let server = primary_of(address, base);
+        let mut client = client(&server);
+        let mut wire = Wire::follow(address, b"zrs2.1", 0);
+        let first = client.commit(&[(1, 0, &record(&[7; 1000]))]).unwrap().unwrap();
+        let second = client.commit(&[(1, first, &record(b"two"))]).unwrap().unwrap();
+        for (tid, data) in [(first, record(&[7; 1000])), (second, record(b"two"))] {
+            let (found, records) = wire.transaction();
+            assert_eq!((found.0, records[0].1 == data), (tid, true), "{base}");
+        }
+    }
+}
+
 #[test]
 fn who_is_no_secondary_is_closed() {
     let address = free_address();
@@ -193,6 +217,10 @@ fn a_secondary_that_reads_nothing_holds_nobody_up() {
         serial = client.commit(&[(1, serial, &data)]).unwrap().unwrap();
     }
     assert_eq!(stuck.transaction().1[0].1.len(), data.len());
+    // One that says nothing is not waited for, one that has gone without a word neither.
+    let _silent = TcpStream::connect(address).unwrap();
+    let gone = Wire::follow(address, b"zrs2.1", 0);
+    gone.stream.shutdown(std::net::Shutdown::Write).unwrap();
     let since = Instant::now();
     assert!(server.stop().success());
     assert!(since.elapsed() < Duration::from_secs(40), "the server waits for it");

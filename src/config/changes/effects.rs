@@ -13,7 +13,7 @@ use crate::config::schema::relstorage::{POSTGRESQL, RELSTORAGE};
 use crate::config::schema::ssl::{CLIENT_SSL, SSL};
 use crate::config::schema::storages::{
     BEFORE, BLOBSTORAGE, DEMOSTORAGE, FILESTORAGE, MAPPINGSTORAGE, SERVERZLIBSTORAGE, TEMPORARYSTORAGE,
-    ZLIBSTORAGE,
+    ZLIBSTORAGE, ZRS,
 };
 use crate::config::schema::zeo::ZEO;
 use crate::config::zconfig::matcher::SectionType;
@@ -284,6 +284,7 @@ static TABLE: &[Row] = &[
     row(&ZLIBSTORAGE, Effect::Restart, &[WHOLE, "compress"]),
     row(&SERVERZLIBSTORAGE, Effect::Restart, &[WHOLE, "compress"]),
     row(&BEFORE, Effect::Restart, &[WHOLE, "before", "before-from-file"]),
+    row(&ZRS, Effect::Restart, &[WHOLE, "replicate-to", "replicate-from", "keep-alive-delay"]),
     row(&RELSTORAGE, Effect::Restart, DATABASE_KEYS),
     row(&POSTGRESQL, Effect::Restart, &[WHOLE, "driver", "dsn"]),
     row(&ZEOCLIENT, Effect::Restart, CLIENT_KEYS),

@@ -24,8 +24,14 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// For many transactions.
     pub fn new(stream: Arc<Stream>) -> Incoming {
         Incoming { stream, buffer: vec![0; BUFFER_LEN], start: 0, end: 0 }
+    }
+
+    /// For a greeting, from whoever it may be.
+    pub fn small(stream: Arc<Stream>) -> Incoming {
+        Incoming { stream, buffer: vec![0; 64], start: 0, end: 0 }
     }
 
     /// The next frame takes the place of what `out` had. False: the stream has ended. `idle` is called when nothing

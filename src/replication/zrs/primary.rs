@@ -32,8 +32,14 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub struct Primary {
     base: Arc<dyn Storage>,
     published: Arc<Published>,
-    listeners: Vec<Arc<Listener>>,
-    threads: Mutex<Vec<JoinHandle<()>>, rank::ZrsThreads>,
+    /// Until it is closed.
+    listening: Mutex<Vec<Listening>, rank::ZrsThreads>,
+}
+
+/// A socket for secondaries, and the thread that accepts them.
+struct Listening {
+    listener: Arc<Listener>,
+    thread: JoinHandle<()>,
 }
 
 impl Primary {
@@ -53,31 +59,33 @@ impl Primary {
             StorageError::io(format!("listening for secondaries at {address}"))(error)
         })?;
         let published = Arc::new(Published::default());
-        let listeners: Vec<Arc<Listener>> = listeners.into_iter().map(Arc::new).collect();
-        let primary =
-            Primary { base, published, listeners: listeners.clone(), threads: Mutex::new(Vec::new()) };
+        let primary = Primary { base, published, listening: Mutex::new(Vec::new()) };
         for listener in listeners {
-            let (base, published) = (Arc::clone(&primary.base), Arc::clone(&primary.published));
-            log::info!(target: PRIMARY_LOG, "{}: listening for secondaries on {}", base.name(), listener.endpoint);
-            let accept = move || accept(&base, &published, &listener);
-            let thread = thread::Builder::new().name("zrs-accept".into()).spawn(accept);
-            let thread = thread.map_err(StorageError::io("starting a thread for secondaries"))?;
-            primary.threads.lock().push(thread);
+            primary.accept_on(Arc::new(listener))?;
         }
         Ok(primary)
     }
 
+    fn accept_on(&self, listener: Arc<Listener>) -> Result<()> {
+        let (base, published) = (Arc::clone(&self.base), Arc::clone(&self.published));
+        log::info!(target: PRIMARY_LOG, "{}: listening for secondaries on {}", base.name(), listener.endpoint);
+        let accepting = Arc::clone(&listener);
+        let accept = move || accept(&base, &published, &accepting);
+        let thread = thread::Builder::new().name("zrs-accept".into()).spawn(accept);
+        let thread = thread.map_err(StorageError::io("starting a thread for secondaries"))?;
+        self.listening.lock().push(Listening { listener, thread });
+        Ok(())
+    }
+
     /// Ends the listeners, and then the secondaries as soon as they have what is published.
     fn end(&self) {
-        self.listeners.iter().for_each(|listener| listener.end());
+        let listening = std::mem::take(&mut *self.listening.lock());
+        listening.iter().for_each(|Listening { listener, .. }| listener.end());
         self.published.close(LAST_MAX);
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
+        for Listening { listener, thread } in listening {
             if thread.join().is_err() {
                 log::error!(target: PRIMARY_LOG, "a thread has panicked");
             }
-        }
-        for listener in &self.listeners {
             if let Endpoint::Unix(path) = &listener.endpoint {
                 // An error means that it is gone already.
                 let _ = std::fs::remove_file(path);
@@ -107,7 +115,9 @@ fn accept(base: &Arc<dyn Storage>, published: &Arc<Published>, listener: &Listen
             }
             Err(_) if listener.has_ended() => return,
             Err(error) => {
-                log::error!(target: PRIMARY_LOG, "no secondary can be accepted on {}: {error}", listener.endpoint);
+                if LINES.admits(None, "") {
+                    log::error!(target: PRIMARY_LOG, "no secondary can be accepted on {}: {error}", listener.endpoint);
+                }
                 published.pause(ERROR_PAUSE);
             }
         }
@@ -163,17 +173,20 @@ fn serve(
 ) -> std::result::Result<(), FeedError> {
     let until = IoDeadline::after(GREETING_MAX);
     stream.set_receive_max(Some(GREETING_MAX))?;
-    let mut incoming = Incoming::new(Arc::clone(stream));
+    let mut incoming = Incoming::small(Arc::clone(stream));
     let greeting = greeting(&mut incoming, base, until)?;
     stream.set_receive_max(None)?;
     check_start(base, greeting.start)?;
+    published.follows(connection);
     log::info!(target: PRIMARY_LOG, "{peer}: a secondary follows {}", from(greeting.start));
     // Its frames are read beside, or the end of the connection would not be noticed before something is to be sent.
-    let listening = Arc::clone(published);
+    let (read, ended) = (Arc::clone(stream), Arc::clone(published));
     let reader = thread::Builder::new().name(format!("zrs-{connection}-in")).spawn(move || {
-        let ended = listen_to(&mut incoming);
-        listening.remove(connection);
-        ended
+        let outcome = listen_to(&mut incoming);
+        // Also what is being sent, which nobody may take.
+        read.shutdown();
+        ended.remove(connection);
+        outcome
     })?;
     let fed = feed(base, stream, greeting, published, connection);
     stream.shutdown();

@@ -23,9 +23,16 @@ pub struct Published {
 struct Secondaries {
     /// The server stops: what is published is sent, and then no more.
     is_closing: bool,
-    /// The streams by connection. One that has gone is not in it.
-    streams: HashMap<u64, Arc<Stream>>,
-    connections: u64,
+    /// By the number of its connection. One that has gone is not in it.
+    by_number: HashMap<u64, Secondary>,
+    /// Number of connections so far.
+    count: u64,
+}
+
+struct Secondary {
+    stream: Arc<Stream>,
+    /// Its greeting is read and accepted.
+    follows: bool,
 }
 
 impl Published {
@@ -33,7 +40,7 @@ impl Published {
     pub fn wait_for_later(&self, storage: &dyn Storage, sent: Tid, connection: u64) -> bool {
         let mut state = self.state.lock();
         loop {
-            if !state.streams.contains_key(&connection) {
+            if !state.by_number.contains_key(&connection) {
                 return false;
             }
             if storage.last_transaction() > sent {
@@ -56,17 +63,24 @@ impl Published {
     /// The number of a new connection. `None`: there are too many, or none is wanted any more.
     pub fn add(&self, stream: &Arc<Stream>) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.is_closing || state.streams.len() >= SECONDARIES_MAX {
+        if state.is_closing || state.by_number.len() >= SECONDARIES_MAX {
             return None;
         }
-        state.connections += 1;
-        let connection = state.connections;
-        state.streams.insert(connection, Arc::clone(stream));
+        state.count += 1;
+        let connection = state.count;
+        state.by_number.insert(connection, Secondary { stream: Arc::clone(stream), follows: false });
         Some(connection)
     }
 
+    /// From now on a close waits until it has what is published.
+    pub fn follows(&self, connection: u64) {
+        if let Some(secondary) = self.state.lock().by_number.get_mut(&connection) {
+            secondary.follows = true;
+        }
+    }
+
     pub fn remove(&self, connection: u64) {
-        self.state.lock().streams.remove(&connection);
+        self.state.lock().by_number.remove(&connection);
         self.changed.notify_all();
     }
 
@@ -76,22 +90,33 @@ impl Published {
         drop(self.changed.wait_timeout(state, pause));
     }
 
-    /// Returns when no connection is left. After this time the connections are ended.
+    /// Returns when no connection is left. Those that follow have this time to receive what is published.
     pub fn close(&self, wait_max: Duration) {
         let mut state = self.state.lock();
         state.is_closing = true;
         self.changed.notify_all();
+        drop(state);
+        self.end(|secondary| !secondary.follows);
         let until = IoDeadline::after(wait_max);
-        while !state.streams.is_empty() && !until.is_over() {
+        let mut state = self.state.lock();
+        while !state.by_number.is_empty() && !until.is_over() {
             state = self.changed.wait_timeout(state, until.left());
         }
-        let left: Vec<Arc<Stream>> = state.streams.values().cloned().collect();
         drop(state);
-        left.iter().for_each(|stream| stream.shutdown());
+        self.end(|_| true);
         let mut state = self.state.lock();
-        while !state.streams.is_empty() {
+        while !state.by_number.is_empty() {
             state = self.changed.wait(state);
         }
+    }
+
+    /// Ends the streams of some. Their threads notice it.
+    fn end(&self, which: impl Fn(&Secondary) -> bool) {
+        let streams: Vec<Arc<Stream>> = {
+            let state = self.state.lock();
+            state.by_number.values().filter(|one| which(one)).map(|one| Arc::clone(&one.stream)).collect()
+        };
+        streams.iter().for_each(|stream| stream.shutdown());
     }
 }
 
