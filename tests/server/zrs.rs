@@ -338,6 +338,17 @@ fn a_primary_that_makes_no_sense_is_left() {
     wire.send(&head);
     wire.send(b"cZODB.blob\nBlob\n.N.");
     server.wait_for_log("cannot be stored");
+    // Nor one whose transaction is too long for a file. The connection ends at once, whatever is sent then.
+    let (mut wire, _) = accept(&listener, b"zrs2.0");
+    let meta = TransactionMeta { user: vec![b'x'; 70_000], ..TransactionMeta::default() };
+    let mut head = Vec::new();
+    Transaction { tid: Tid(5), status: b' ', meta }.put(&mut head).unwrap();
+    wire.send(&head);
+    let mut commit = Vec::new();
+    put_commit(&wire.sum.clone().finalize(), &mut commit);
+    wire.send(&commit);
+    while wire.frame().is_some() {}
+    server.wait_for_log("user name too long");
     // It goes on all the same.
     drop(wire);
     let (mut wire, start) = accept(&listener, b"zrs2.0");

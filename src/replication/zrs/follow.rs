@@ -16,7 +16,7 @@ use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::connect::{ConnectError, Reached, connect};
-use crate::net::stream::Stream;
+use crate::net::stream::{Sink, Stream};
 use crate::storage::{Bulk, Staged, Storage, StorageError};
 
 /// Time for a connection.
@@ -124,7 +124,15 @@ fn receive(base: &Arc<dyn Storage>, following: &Arc<Following>, reached: Reached
     let mut receiver = TransactionStream::new(Incoming::new(Arc::clone(&stream)), start, blobs, &mut idle);
     thread::scope(|scope| {
         let (to, transactions) = sync_channel(AHEAD);
-        let store = move || store(&**base, following, &transactions);
+        let unstored = Arc::clone(&stream);
+        let store = move || {
+            let stored = store(&**base, following, &transactions);
+            if stored.is_err() {
+                // The primary may send nothing more for a long time.
+                unstored.shutdown();
+            }
+            stored
+        };
         let storing = thread::Builder::new().name("zrs-store".into()).spawn_scoped(scope, store)?;
         let received = receive_all(&mut receiver, following, &to);
         drop(to);
