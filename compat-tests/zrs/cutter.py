@@ -7,6 +7,7 @@ class Cutter:
     def __init__(self, target):
         self.target = target
         self.left = None
+        self.admits = True
         self.lock = threading.Lock()
         self.sockets = []
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -42,8 +43,10 @@ class Cutter:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self.target, timeout=10)
+                server = socket.create_connection(self.target, timeout=10) if self.admits else None
             except OSError:
+                server = None
+            if server is None:
                 client.close()
                 continue
             server.settimeout(None)
