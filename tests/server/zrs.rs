@@ -288,7 +288,7 @@ fn only_what_is_whole_is_stored() {
     // Nothing comes, so it shows that it is there.
     assert_eq!(wire.frame().as_deref(), Some(&b""[..]));
     wire.send_transaction(2000, b"second", Some(&[0; 16]));
-    server.wait_for_log("the checksum behind transaction");
+    server.wait_for_log("does not fit its content");
     let (mut wire, start) = accept(&listener, b"zrs2.0");
     assert_eq!(start, 1000);
     wire.begin_transaction(2000, b"second");

@@ -92,8 +92,9 @@ pub fn check_start(storage: &dyn Storage, start: Tid) -> Result<(), FeedError> {
     }
     let refused = |why: &str| {
         Err(FeedError::Refused(format!(
-            "its last transaction {start} {why}: it has another history than this server, and must not follow it. To make \
-             it follow, give it a copy of this server's file, or an empty one"
+            "its last transaction {start} {why}. It has another history than this server. To make it follow, stop it, \
+             move its Data.fs, Data.fs.index and Data.fs.tmp away, and start it without a file or with a copy of the one \
+             here"
         )))
     };
     let last = storage.last_transaction();

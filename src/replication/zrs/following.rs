@@ -85,7 +85,7 @@ impl Following {
         state.waiting += 1;
     }
 
-    /// So many transactions are published.
+    /// `count` more transactions are stored and published.
     pub fn stored(&self, count: u64) {
         let mut state = self.state.lock();
         state.waiting = state.waiting.saturating_sub(count);

@@ -1,4 +1,4 @@
-//! Frames: a length in 4 bytes, most significant first, and so many bytes. And the checksum of all that was in frames.
+//! Frames, which are a length (4 bytes, most significant first) and a payload, and the checksum of all payloads.
 
 use std::io::{self, IoSlice};
 
@@ -29,7 +29,7 @@ impl Incoming {
         Incoming { stream, buffer: vec![0; BUFFER_LEN], start: 0, end: 0 }
     }
 
-    /// For a greeting, from whoever it may be.
+    /// With a small buffer, because the peer may be anybody.
     pub fn small(stream: Arc<Stream>) -> Incoming {
         Incoming { stream, buffer: vec![0; 64], start: 0, end: 0 }
     }

@@ -18,7 +18,7 @@ use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
 use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
 
-/// Whoever can connect can cause these lines.
+/// Limits the log lines that a flood of connections would cause.
 static LINES: LogRate = LogRate::new("lines about secondaries", 300, 300);
 
 /// Time for a greeting.

@@ -89,8 +89,7 @@ impl<'a> TransactionStream<'a> {
                     return Ok(Some(staged));
                 }
                 Message::Commit { .. } => {
-                    let what =
-                        format!("the checksum behind transaction {tid} is not that of what has arrived");
+                    let what = format!("the checksum of transaction {tid} does not fit its content");
                     return Err(ReceiveError::Wrong(what));
                 }
                 Message::Transaction(_) => {

@@ -38,7 +38,7 @@ pub(super) struct CopyTicket(Sender<StorageError>);
 impl CopyTicket {
     /// The transaction is not committed.
     pub(super) fn failed(&self, error: StorageError) {
-        // Whoever copies waits for it, or has given up.
+        // An error means that the copy was given up.
         _ = self.0.send(error);
     }
 }
