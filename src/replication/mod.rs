@@ -1,5 +1,6 @@
 //! Copies of a storage at other servers.
 //!
-//! [`zrs`] speaks with the primaries and secondaries of zc.zrs.
+//! [`zrs`] speaks with the primaries and secondaries of zc.zrs, [`cluster`] with other servers of this kind.
 
+pub(crate) mod cluster;
 pub(crate) mod zrs;

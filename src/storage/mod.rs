@@ -36,6 +36,7 @@ pub(crate) mod pack_time;
 pub(crate) mod postgres;
 mod read;
 mod remote;
+mod replicable;
 pub(crate) mod staged;
 mod sync_histograms;
 pub(crate) mod temporary;
@@ -65,6 +66,7 @@ pub use self::forward::forward;
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
 pub use self::remote::Remote;
+pub use self::replicable::{Cut, GroupGate, Replicable, Withdrawn};
 pub use self::staged::{Merging, Op, OpKind, Staged};
 pub(crate) use self::sync_histograms::SyncHistograms;
 pub use self::tids::Tids;
@@ -139,6 +141,11 @@ pub trait Storage: Load + History + Commit + Send + Sync {
 
     /// Storing very many transactions of another storage; `None` if there is no faster way than to commit them.
     fn bulk(&self) -> Option<&dyn Bulk> {
+        None
+    }
+
+    /// What replication needs; `None`: this storage cannot be replicated by its own server.
+    fn replicable(&self) -> Option<&dyn Replicable> {
         None
     }
 

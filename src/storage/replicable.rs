@@ -1,0 +1,65 @@
+//! What replication needs of a storage: to see a group of transactions before it is published, to hold it back until
+//! others have it too, and to take back transactions that the others do not have.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Result, TransactionIterator};
+use crate::base::ids::{Oid, Tid};
+
+/// Stands between writing a group of transactions and publishing it. Called by the thread that commits the group, one
+/// group at a time.
+pub trait GroupGate: Send + Sync {
+    /// The group is in the file, and may not be durable yet. `last` is its last transaction, `end` the length of the
+    /// file. From now on [`Replicable::iterate_written`] lists it.
+    fn written(&self, last: Tid, end: u64);
+
+    /// The group is durable here. Returns when it may be published. An error: it must not be, because this server is
+    /// not the primary any more; it is taken back, and its clients get no answer, as they could not be told the truth.
+    fn durable(&self, last: Tid) -> std::result::Result<(), Withdrawn>;
+
+    /// A group that was written is not in the file any more: `last` is the last transaction again.
+    fn taken_back(&self, last: Tid);
+
+    /// Whether a group waits for others in [`GroupGate::durable`]: that is no sign of a disk that hangs.
+    fn is_waiting(&self) -> bool;
+}
+
+/// A group must not be published.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Withdrawn;
+
+/// Replication of a storage: [`Storage::replicable`](super::Storage::replicable).
+pub trait Replicable: Send + Sync {
+    /// Sets what each group of transactions passes. Called once, before the first `finish`.
+    fn set_gate(&self, gate: Arc<dyn GroupGate>);
+
+    /// The last transaction in the file, published or not.
+    fn last_written(&self) -> Tid;
+
+    /// As [`Iterate::iterate`](super::Iterate::iterate), with the transactions that are written and not published.
+    fn iterate_written(&self, start: Option<Tid>) -> Result<Box<dyn TransactionIterator>>;
+
+    /// Takes back all transactions later than `to`, which must be a transaction of the file or zero. They are kept in a
+    /// database of their own beside the file. All connections of clients are ended, and their clients verify their
+    /// caches. `None`: there are none. For one thread at a time, and not while a gate holds a group back.
+    ///
+    /// Errors: `Transaction` if `to` is not in the file; `Io`; what a pack that is running would do.
+    fn rewind(&self, to: Tid) -> Result<Option<Cut>>;
+
+    /// Leaves out the object ids that another server may have given out. Returns the last one of them.
+    fn skip_oids(&self) -> Result<Oid>;
+}
+
+/// What was cut off.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cut {
+    /// The database that has the transactions now.
+    pub kept: PathBuf,
+    /// How many they are.
+    pub transactions: u64,
+    /// The first of them.
+    pub first: Tid,
+    /// The last of them.
+    pub last: Tid,
+}
