@@ -3,4 +3,6 @@
 //! [`zrs`] speaks with the primaries and secondaries of zc.zrs, [`cluster`] with other servers of this kind.
 
 pub(crate) mod cluster;
+mod frames;
+mod python2;
 pub(crate) mod zrs;

@@ -219,6 +219,14 @@ impl<S: Sink> Publication<S> {
         outboxes
     }
 
+    /// Ends all connections. Returns the outboxes that are to be flushed.
+    pub fn disconnect(&self, why: &'static str) -> Vec<Arc<Outbox<S>>> {
+        let mut members = self.members.lock();
+        let outboxes: Vec<_> = members.list.drain(..).map(|member| member.outbox).collect();
+        outboxes.iter().for_each(|outbox| outbox.place().close(why));
+        outboxes
+    }
+
     /// Queues a message for all that has no place in the order of transactions. Returns the outboxes that are to be
     /// flushed.
     pub fn broadcast(&self, mut encode: impl FnMut(Wire) -> Vec<u8>) -> Vec<Arc<Outbox<S>>> {

@@ -181,9 +181,14 @@ pub trait Publisher: Send + Sync {
         Box::new(|| ())
     }
 
-    /// For the storage of another server, which was read-only and is not any more: clients that wanted to write, and
+    /// For a storage that was read-only, because of another server, and is not any more: clients that wanted to write, and
     /// read meanwhile, may do so.
     fn became_writable(&self) -> Delivery {
+        Box::new(|| ())
+    }
+
+    /// Ends the connections of all clients, which connect again and find another server, or this one in another role.
+    fn disconnect(&self, _why: &'static str) -> Delivery {
         Box::new(|| ())
     }
 
@@ -228,6 +233,11 @@ impl PublisherSlot {
     /// [`Publisher::became_writable`]
     pub fn became_writable(&self) -> Option<Delivery> {
         self.0.get().map(|publisher| publisher.became_writable())
+    }
+
+    /// [`Publisher::disconnect`]
+    pub fn disconnect(&self, why: &'static str) -> Option<Delivery> {
+        self.0.get().map(|publisher| publisher.disconnect(why))
     }
 
     /// [`Publisher::failed`]; without a publisher the error is logged.

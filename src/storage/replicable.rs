@@ -10,9 +10,9 @@ use crate::base::ids::{Oid, Tid};
 /// Stands between writing a group of transactions and publishing it. Called by the thread that commits the group, one
 /// group at a time.
 pub trait GroupGate: Send + Sync {
-    /// The group is in the file, and may not be durable yet. `last` is its last transaction, `end` the length of the
-    /// file. From now on [`Replicable::iterate_written`] lists it.
-    fn written(&self, last: Tid, end: u64);
+    /// The group is in the file, and may not be durable yet. `last` is the last of its `count` transactions, `end` the
+    /// length of the file. From now on [`Replicable::iterate_written`] lists it.
+    fn written(&self, last: Tid, end: u64, count: usize);
 
     /// The group is durable here. Returns when it may be published. An error: it must not be, because this server is
     /// not the primary any more; it is taken back, and its clients get no answer, as they could not be told the truth.

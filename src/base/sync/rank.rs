@@ -83,6 +83,16 @@ ranks! {
 
     // -- replication
 
+    /// One change of a server's role in its cluster at a time.
+    ClusterChange permits [File, Log, Network, Wait];
+    /// The role and the timelines of a server in a cluster, and their file.
+    ClusterState permits [File, Log];
+    /// The storages of a server in a cluster, and its threads.
+    ClusterMembers permits [];
+    /// How far a storage of a cluster and its replicas have come.
+    ClusterProgress permits [];
+    /// What a replica knows of the server that it follows.
+    ClusterFollowed permits [];
     /// The threads of a primary or a secondary.
     ZrsThreads permits [];
     /// The secondaries of a primary. It is held while the storage is asked for its last transaction.

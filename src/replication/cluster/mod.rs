@@ -1,83 +1,200 @@
 //! A cluster of servers that have the same storages: one is the *primary*, which stores what clients commit, the others
-//! are *replicas*, which follow it and serve the same read-only. Any of them can be promoted.
+//! are *replicas*, which follow it and serve the same read-only. Any of them can be promoted, while it runs.
+//!
+//! - `options`: what is configured; `state`: the role and the timelines, and their file; `report`: what is shown
+//! - `node`: this server, as its threads share it; `member`: one of its storages; `layer`: that storage as clients see it
+//! - `progress`: where groups of transactions wait for other servers, and the threads for news
+//! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
+//! - `position`: what two servers have in common
+//! - `feed`: the side that is followed; `follow`, `receive`: the side that follows
+//! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted
+//!
+//! Invariants: a transaction is published by a primary when it is durable here and at as many replicas as are
+//! configured, and by a replica when its primary has published it, or is gone. Whoever knows a newer timeline of its
+//! cluster than its own is not the primary.
 
+mod change;
+mod dial;
+mod feed;
+mod follow;
+mod layer;
+mod link;
+mod member;
+pub mod message;
+mod node;
 pub mod options;
+mod position;
+mod progress;
+mod receive;
 pub mod report;
+mod serve;
+mod state;
+mod watch;
 
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use self::layer::Replicated;
+use self::member::Member;
+use self::node::Node;
 use self::options::{ClusterOptions, OnTimeout, Role};
 use self::report::ClusterReport;
+use self::serve::Listening;
+use self::state::Timeline;
 use crate::base::address::Address;
-use crate::base::sync::Arc;
-use crate::storage::{Storage, StorageError};
+use crate::base::cancel::Cancel;
+use crate::base::sync::{Arc, Mutex, rank};
+use crate::storage::{GroupGate, Storage, StorageError};
+
+/// The target of the lines in the log.
+const LOG: &str = "runzeo.replication";
+
+/// Both sides say something at least as often.
+const NEWS_PAUSE: Duration = Duration::from_secs(1);
+/// A server that is silent for longer is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The same while both compare what they have, for which large transactions may have to be read.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+/// A peer that the network does not reach any more is noticed within this time.
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// When the server stops: time for the replicas to receive what was published.
+const LAST_MAX: Duration = Duration::from_secs(10);
 
 /// This server in its cluster.
 pub struct Cluster {
-    options: ClusterOptions,
+    node: Arc<Node>,
+    threads: Mutex<Threads, rank::ClusterMembers>,
+    /// Ends what the watch waits for in the network.
+    cancel: Cancel,
+}
+
+#[derive(Default)]
+struct Threads {
+    listening: Vec<Listening>,
+    others: Vec<JoinHandle<()>>,
 }
 
 /// How a promotion is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Promotion {
-    /// How long it waits until everything that was received is published.
-    pub wait: Duration,
-    /// Also if the primary is still there, or this replica may lack transactions.
+    /// Also if the primary is connected, or this replica has not met its cluster.
     pub force: bool,
 }
 
 impl Cluster {
-    /// Reads the state, and listens.
+    /// Reads the state, and asks the peers of a server that was the primary whether it still is.
     ///
-    /// Errors: a state file that cannot be read or written, an address that cannot be listened at, certificates.
+    /// Errors: a state file that cannot be read or written; certificates; a second cluster would be begun.
     pub fn start(options: ClusterOptions) -> Result<Arc<Cluster>, StorageError> {
-        Ok(Arc::new(Cluster { options }))
+        let node = Arc::new(Node::new(options)?);
+        watch::ask_before_start(&node)?;
+        // The first state of a cluster, or a file system that cannot be written, is found out now.
+        node.change(|_| ())?;
+        Ok(Arc::new(Cluster { node, threads: Mutex::default(), cancel: Cancel::default() }))
     }
 
     /// The storage `name` of the server, as a member of the cluster. Called for each before [`Cluster::begin`].
-    pub fn replicate(
-        self: &Arc<Self>,
-        _name: &str,
-        base: Arc<dyn Storage>,
-    ) -> Result<Arc<dyn Storage>, StorageError> {
-        Ok(base)
+    ///
+    /// Errors: `Unsupported` if it cannot be replicated.
+    pub fn replicate(&self, name: &str, base: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError> {
+        let member = Arc::new(Member::new(name, base, &self.node.options, self.node.role())?);
+        self.node.add_member(Arc::clone(&member));
+        Ok(Arc::new(Replicated::new(member)))
     }
 
-    /// All storages are open, and clients can connect: the server follows, or is followed.
-    pub fn begin(self: &Arc<Self>) {}
+    /// All storages are open, and clients can connect: the server follows, and is followed.
+    ///
+    /// Errors: an address that cannot be listened at; a thread that cannot be started.
+    pub fn begin(&self) -> Result<(), StorageError> {
+        let listening = Listening::start(&self.node)?;
+        self.threads.lock().listening = listening;
+        for member in self.node.members() {
+            let node = Arc::clone(&self.node);
+            self.spawn("replica-follow", move || follow::keep_following(&node, &member))?;
+        }
+        let (node, cancel) = (Arc::clone(&self.node), self.cancel.clone());
+        self.spawn("replica-watch", move || watch::watch(&node, &cancel))
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
+        let spawned = thread::Builder::new().name(name.into()).spawn(work);
+        let thread = spawned.map_err(StorageError::io("starting a thread of the cluster"))?;
+        self.threads.lock().others.push(thread);
+        Ok(())
+    }
 
     /// What is shown.
     pub fn report(&self) -> ClusterReport {
+        let node = &self.node;
+        let (saved, (primary, fenced)) = (node.saved(), node.primary_and_fence());
+        let members = node.members();
+        let waits = |member: &&Arc<Member>| saved.role == Role::Primary && member.progress.is_waiting();
+        let held = members
+            .iter()
+            .find(waits)
+            .map(|member| format!("a commit of storage '{}' waits for its replicas", member.name));
+        let last = saved.timelines.last();
         ClusterReport {
-            name: self.options.name.clone(),
-            role: Role::Primary,
-            held: None,
-            promotions: 0,
-            timeline: String::new(),
-            since: SystemTime::UNIX_EPOCH,
-            primary: None,
-            fenced: None,
-            synchronous_replicas: 0,
-            on_timeout: OnTimeout::Degrade,
-            storages: Vec::new(),
+            name: node.options.name.clone(),
+            role: saved.role,
+            held,
+            promotions: last.map_or(0, |last| last.number as usize),
+            timeline: last.map_or(String::new(), |last| last.id.to_string()),
+            since: last.map_or(SystemTime::UNIX_EPOCH, Timeline::began),
+            primary,
+            fenced,
+            synchronous_replicas: node.options.synchronous_replicas,
+            on_timeout: node.options.on_timeout,
+            storages: members.iter().map(|member| member.report(saved.role)).collect(),
         }
     }
 
     /// Makes this replica the primary. Returns what was done, or why it was not; both are sentences for people.
-    pub fn promote(&self, _promotion: &Promotion) -> Result<String, String> {
-        Err("this server is the primary".into())
+    pub fn promote(&self, promotion: &Promotion) -> Result<String, String> {
+        change::promote(&self.node, promotion)
     }
 
     /// Makes this primary a replica, which follows whichever of its peers is the primary then.
     pub fn demote(&self) -> Result<String, String> {
-        Err("this server is a replica".into())
+        change::demote(&self.node, None)
     }
 
     /// Makes this server a replica of the one at `address`, whatever it has been.
-    pub fn follow(&self, _address: Address) -> Result<String, String> {
-        Err("this server is the primary".into())
+    pub fn follow(&self, address: Address) -> Result<String, String> {
+        change::demote(&self.node, Some(address))
     }
 
-    /// The server stops: replicas get what is published.
-    pub fn end(&self) {}
+    /// The server stops, and its clients have gone: replicas get what is published.
+    pub fn end(&self) {
+        self.node.stop();
+        self.cancel.cancel();
+        let Threads { listening, others } = std::mem::take(&mut *self.threads.lock());
+        listening.into_iter().for_each(Listening::end);
+        let members = self.node.members();
+        for member in &members {
+            member.stop_following();
+            member.progress.close();
+        }
+        members.iter().for_each(|member| member.progress.dismiss(LAST_MAX));
+        members.iter().for_each(|member| member.progress.wait_for_none());
+        for thread in others {
+            if thread.join().is_err() {
+                log::error!(target: LOG, "a thread has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What an asynchronous or a blocking primary does, for people.
+pub fn on_timeout_name(on_timeout: OnTimeout) -> &'static str {
+    match on_timeout {
+        OnTimeout::Degrade => "degrade",
+        OnTimeout::Block => "block",
+    }
 }

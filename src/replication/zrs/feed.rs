@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::frames::{Incoming, Outgoing};
 use super::message::{BLOCK_LEN, RecordHead, Transaction, put_commit};
+use super::outgoing::Outgoing;
 use super::published::Published;
 use super::{PRIMARY_LOG, WITH_BLOBS, WITHOUT_BLOBS};
 use crate::base::clock::IoDeadline;
@@ -12,6 +12,7 @@ use crate::base::sync::Arc;
 use crate::base::untrusted::UntrustedBytes;
 use crate::net::stream::Stream;
 use crate::pickle::record::is_blob;
+use crate::replication::frames::Incoming;
 use crate::storage::{BlobFile, DataRecord, Storage, StorageError, TransactionIterator, TransactionRecord};
 
 /// Longest frame of a secondary: a transaction id.

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use super::following::Following;
-use super::frames::{Incoming, send_frame};
 use super::receive::{ReceiveError, TransactionStream};
 use super::{DEAD_PEER_TIMEOUT, SECONDARY_LOG, WITH_BLOBS, WITHOUT_BLOBS, from};
 use crate::base::clock::{IoDeadline, Stopwatch};
@@ -17,6 +16,7 @@ use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::connect::{ConnectError, Reached, connect};
 use crate::net::stream::{Sink, Stream};
+use crate::replication::frames::{Incoming, send_frame};
 use crate::storage::{Bulk, Staged, Storage, StorageError};
 
 /// Time for a connection.

@@ -1,7 +1,7 @@
 //! The protocol of zc.zrs 3.1: a *primary* sends its transactions to *secondaries*, which have the same and serve them
 //! read-only. Both are layers over a storage with transactions; one around the other is a link of a chain.
 //!
-//! A secondary connects and says its protocol and its last transaction, each in a frame ([`frames`]). From then on the
+//! A secondary connects and says its protocol and its last transaction, each in a frame ([`frames`](super::frames)). From then on the
 //! primary sends every later transaction ([`message`]) as soon as it is published, and the secondary nothing but empty
 //! frames, now and then, if it is asked to. There is no answer, no acknowledgement and no end. A running checksum,
 //! which begins with the secondary's last transaction, tells the secondary that it has received what was sent.
@@ -12,8 +12,8 @@
 mod feed;
 mod follow;
 mod following;
-mod frames;
 pub mod message;
+mod outgoing;
 pub mod primary;
 mod published;
 pub mod receive;

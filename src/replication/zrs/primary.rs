@@ -7,7 +7,6 @@ use std::time::Duration;
 use socket2::{SockAddr, Socket};
 
 use super::feed::{FeedError, check_start, feed, greeting};
-use super::frames::Incoming;
 use super::published::{Announcer, Published, SECONDARIES_MAX};
 use super::{DEAD_PEER_TIMEOUT, PRIMARY_LOG, from};
 use crate::base::address::Address;
@@ -16,6 +15,7 @@ use crate::base::log_rate::LogRate;
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
+use crate::replication::frames::Incoming;
 use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
 
 /// Limits the log lines that a flood of connections would cause.

@@ -151,6 +151,10 @@ impl Publisher for Announcer {
         self.server.became_writable()
     }
 
+    fn disconnect(&self, why: &'static str) -> Delivery {
+        self.server.disconnect(why)
+    }
+
     fn failed(&self, ticket: Ticket, error: StorageError) {
         self.server.failed(ticket, error);
     }

@@ -3,15 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::frames::{Checksum, Incoming};
 use super::message::{BLOCK_LEN, MESSAGE_LEN_MAX, Message, RecordHead, Transaction};
+use super::outgoing::Checksum;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::net::stream::Stream;
 use crate::pickle::record::is_blob;
+use crate::replication::frames::Incoming;
+use crate::replication::python2::is_of_python2;
 use crate::storage::blob::StagedBlob;
-use crate::storage::transform::Codec;
-use crate::storage::transform::zlib::Zlib;
 use crate::storage::{BlobDir, Staged, StorageError};
 
 /// Longest record.
@@ -110,7 +110,7 @@ impl<'a> TransactionStream<'a> {
         let data = Some(self.frame.as_slice()).filter(|data| !data.is_empty());
         let buffering = StorageError::io("buffering a transaction in the temporary directory");
         staged.restore(oid, tid, data, data_txn).map_err(buffering)?;
-        *is_python2 = is_python2.or(data.map(is_of_python2));
+        *is_python2 = is_python2.or(data.map(|data| is_of_python2(data, RECORD_LEN_MAX)));
         let is_blob = data.is_some_and(is_blob);
         match blocks {
             // A primary of Python sends an empty blob as one in no frames. One without a file of it sends a record.
@@ -165,10 +165,4 @@ pub fn transactions(socket: OwnedFd, each: &mut dyn FnMut(Staged)) {
     while let Ok(Some(staged)) = receiver.next() {
         each(staged);
     }
-}
-
-/// Whether Python 2 has written the record: Python 3 has always used protocol 3 or later. It may be compressed.
-fn is_of_python2(record: &[u8]) -> bool {
-    let decoded = Zlib { compress: false }.decode(record, RECORD_LEN_MAX);
-    decoded.is_ok_and(|record| !matches!(&*record, [0x80, 3..=u8::MAX, ..]))
 }

@@ -105,6 +105,12 @@ impl Publisher for HostedPublisher {
         })
     }
 
+    fn disconnect(&self, why: &'static str) -> Delivery {
+        let Some(hosted) = self.0.upgrade() else { return Box::new(|| ()) };
+        let outboxes = hosted.publication.disconnect(why);
+        Box::new(move || outboxes.iter().for_each(|outbox| outbox.flush()))
+    }
+
     fn failed(&self, ticket: Ticket, error: StorageError) {
         let Ok(mut ticket) = ticket.downcast::<FinishTicket>() else { return };
         ticket.set_answered();

@@ -1,0 +1,166 @@
+//! Changes of a server's role: promotion, demotion, and giving way to a server that was promoted.
+//!
+//! The order makes that no two servers answer commits of one timeline. A promotion saves the new timeline before the
+//! first commit. A server that gives way refuses votes and finishes first; groups that wait for replicas are taken back;
+//! only then does it follow, and take back what the new primary does not have.
+
+use std::time::Duration;
+
+use super::Promotion;
+use super::member::Member;
+use super::node::Node;
+use super::options::Role;
+use super::progress::Mode;
+use super::state::Timelines;
+use crate::base::address::Address;
+use crate::base::ids::Tid;
+use crate::base::sync::Arc;
+use crate::storage::{Result, Staged, TransactionMeta};
+
+use super::LOG;
+
+/// Time for the commits that have begun when the role changes.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Time for the replicas of a server that is demoted to have everything.
+const LAST_MAX: Duration = Duration::from_secs(10);
+
+/// Makes this replica the primary.
+pub fn promote(node: &Arc<Node>, promotion: &Promotion) -> std::result::Result<String, String> {
+    let _changing = node.changing.lock();
+    if node.role() == Role::Primary {
+        return Err("this server is the primary already".into());
+    }
+    let Some(cluster) = node.saved().cluster.or_else(|| promotion.force.then(super::state::Id::new)?.ok())
+    else {
+        return Err("this replica has not met its cluster yet, so it has nothing to serve; use --force to begin a new \
+                    cluster with it"
+            .into());
+    };
+    let members = node.members();
+    if let (Some(primary), false) = (node.primary_and_fence().0, promotion.force) {
+        return Err(format!(
+            "the primary, {primary}, is connected: demote it first, so that nothing is lost ('zeoadmin demote' there), or use \
+             --force"
+        ));
+    }
+    node.set_changing(true);
+    members.iter().for_each(|member| member.stop_following());
+    members.iter().for_each(|member| member.wait_for_idle());
+    let name = &node.options.name;
+    // Before the first transaction of the new timeline.
+    let saved = node.saved().timelines.begun(name).map_err(|error| error.to_string()).and_then(|timelines| {
+        let change = |saved: &mut super::state::ClusterState| {
+            (saved.cluster, saved.role) = (Some(cluster), Role::Primary);
+            (saved.timelines, saved.follow) = (timelines, None);
+        };
+        node.change(change).map_err(|error| error.to_string())
+    });
+    if let Err(error) = saved {
+        node.set_changing(false);
+        return Err(format!("{error}. This server stays a replica"));
+    }
+    node.set_fenced(None);
+    for member in &members {
+        if let Err(error) = begin_timeline(member, name) {
+            crate::critical!(target: LOG, "storage '{}': {error}. It cannot be written", member.name);
+        }
+    }
+    node.set_changing(false);
+    let number = node.saved().timelines.last().map_or(0, |last| last.number);
+    let done = format!("{name} is the primary now, by promotion {number} of the cluster");
+    log::warn!(target: LOG, "{done}");
+    Ok(done)
+}
+
+/// Clients of the former primary may know transactions and object ids that are not here. The marker is later than
+/// those, so such clients notice it.
+fn begin_timeline(member: &Arc<Member>, name: &str) -> Result<()> {
+    member.progress.set_mode(Mode::Promoting);
+    let replicable = member.replicable()?;
+    let skipped = replicable.skip_oids();
+    let meta = TransactionMeta {
+        description: format!("runzeo: {name} was promoted").into_bytes(),
+        ..TransactionMeta::default()
+    };
+    let tid = Tid::now().later_than(replicable.last_written());
+    let marked = member.base.bulk().map_or(Ok(()), |bulk| {
+        let mut writer = bulk.begin()?;
+        writer.add(Staged::new(meta, Some(tid), b' ', 0))?;
+        writer.complete()
+    });
+    member.progress.set_mode(Mode::Primary);
+    skipped?;
+    marked?;
+    member.allow_writing();
+    Ok(())
+}
+
+/// Makes this primary a replica, when its replicas have everything. `follow`: the server to follow, if it is known.
+pub fn demote(node: &Arc<Node>, follow: Option<Address>) -> std::result::Result<String, String> {
+    let _changing = node.changing.lock();
+    if node.role() == Role::Replica {
+        if follow.is_none() {
+            return Err("this server is a replica already".into());
+        }
+        node.must_change(|saved| saved.follow.clone_from(&follow));
+        node.members().iter().for_each(|member| member.stop_following());
+        return Ok("this replica looks for that server now".into());
+    }
+    for member in node.members() {
+        member.forbid_writing();
+    }
+    let members = node.members();
+    let are_done = members.iter().all(|member| member.drain(DRAIN_MAX));
+    if are_done {
+        members.iter().for_each(|member| member.progress.dismiss(LAST_MAX));
+    }
+    step_down(node, follow, "its server is a replica now");
+    let done = format!("{} is a replica now, and looks for the primary among its peers", node.options.name);
+    log::warn!(target: LOG, "{done}");
+    Ok(done)
+}
+
+/// Another server was promoted: this one must not answer another commit.
+pub fn give_way(node: &Arc<Node>, to: &str, timelines: &Timelines) {
+    // First of all, whatever other change is under way.
+    let is_primary = node.role() == Role::Primary;
+    if is_primary {
+        for member in node.members() {
+            member.forbid_writing();
+            member.progress.set_mode(Mode::Stopping);
+        }
+    }
+    let _changing = node.changing.lock();
+    if node.role() == Role::Replica || !node.saved().timelines.is_outdated_by(timelines) {
+        return;
+    }
+    let by = timelines.last().map_or(to, |last| &last.by);
+    let why = format!("{by} was promoted, {to} says");
+    crate::critical!(
+        target: LOG,
+        "{why}: this server is not the primary any more, and answers no commits. It follows the new primary as soon as it \
+         finds it, and takes back the transactions that the new primary does not have; they are kept, and listed then"
+    );
+    node.set_fenced(Some(why));
+    step_down(node, None, "another server was promoted");
+}
+
+/// From a primary whose clients cannot store any more to a replica.
+fn step_down(node: &Arc<Node>, follow: Option<Address>, why: &'static str) {
+    let members = node.members();
+    members.iter().for_each(|member| member.progress.set_mode(Mode::Stopping));
+    for member in &members {
+        if !member.drain(DRAIN_MAX) {
+            log::error!(target: LOG, "storage '{}': commits are still under way", member.name);
+        }
+    }
+    node.must_change(|saved| {
+        saved.role = Role::Replica;
+        saved.follow.clone_from(&follow);
+    });
+    for member in &members {
+        member.progress.set_mode(Mode::Replica);
+        member.progress.dismiss(Duration::ZERO);
+        member.disconnect_clients(why);
+    }
+}

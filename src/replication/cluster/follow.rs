@@ -1,0 +1,278 @@
+//! The thread that follows the primary for one storage: finds it, takes back what it does not have, and stores what it
+//! sends.
+//!
+//! One thread receives, one stores, one acknowledges: what arrives during a sync is the next batch, which is synced
+//! once.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::dial::{Dialled, dial};
+use super::link::Outgoing;
+use super::member::Member;
+use super::message::{Ack, Follow, Message, Standing};
+use super::node::Node;
+use super::position::{Probe, probes_between};
+use super::receive::{ReceiveError, Received, TransactionStream, tid_of};
+use crate::base::address::Address;
+use crate::base::cancel::Cancel;
+use crate::base::clock::Stopwatch;
+use crate::base::ids::Tid;
+use crate::base::sync::Arc;
+use crate::net::stream::Sink;
+use crate::storage::{Cut, Result, Staged, Storage, StorageError};
+
+use super::{HANDSHAKE_MAX, LOG, NEWS_PAUSE, SILENCE_MAX};
+
+/// Pause before the next attempt, at first; twice as long after each that brings nothing.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(4);
+/// After a connection that has lasted so long the next attempt is a first one.
+const LASTING: Duration = Duration::from_secs(10);
+/// Transactions that wait to be stored. Each takes up to 256 KiB of memory.
+const AHEAD: usize = 256;
+
+/// Why an attempt with one server has ended.
+enum Ended {
+    /// It could not be reached, or the handshake failed.
+    NotReached(String),
+    /// It is not the primary.
+    NotPrimary(Standing),
+    /// It was followed, or must not be.
+    Over(String),
+}
+
+/// Follows whenever this server is a replica, until it stops.
+pub fn keep_following(node: &Arc<Node>, member: &Arc<Member>) {
+    let mut pause = RETRY_MIN;
+    while !node.is_stopping() {
+        if !node.may_follow() {
+            node.wait(NEWS_PAUSE);
+            continue;
+        }
+        let watch = Stopwatch::start();
+        let before = member.base.last_transaction();
+        let cancel = member.begin_following();
+        // Only now: a change of the role cancels what has begun.
+        let why = match node.may_follow() {
+            true => attempt(node, member, &cancel),
+            false => "the role of this server is being changed".into(),
+        };
+        let is_new = member.end_following(&why);
+        let was_good = member.base.last_transaction() > before || watch.passed() > LASTING;
+        if (was_good || is_new) && node.may_follow() {
+            log::warn!(target: LOG, "storage '{}': {why}", member.name);
+        }
+        pause = if was_good { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+        if node.may_follow() {
+            node.wait(pause);
+        }
+    }
+}
+
+/// Tries one server after another. Returns why none is followed any more.
+fn attempt(node: &Arc<Node>, member: &Arc<Member>, cancel: &Cancel) -> String {
+    let mut reasons = Vec::new();
+    for address in node.candidates() {
+        match with_server(node, member, &address, cancel).unwrap_or_else(|ended| ended) {
+            _ if cancel.is_cancelled() => return "this server follows no other".into(),
+            Ended::NotReached(why) => reasons.push(format!("{address}: {why}")),
+            Ended::NotPrimary(Standing { name, .. }) => {
+                reasons.push(format!("{address}: {name} is a replica as well"));
+            }
+            Ended::Over(why) => return format!("{address}: {why}"),
+        }
+    }
+    match reasons.is_empty() {
+        true => "it has no peer that could be the primary".into(),
+        false => format!("no primary was found: {}", reasons.join("; ")),
+    }
+}
+
+fn with_server(
+    node: &Arc<Node>,
+    member: &Arc<Member>,
+    address: &Address,
+    cancel: &Cancel,
+) -> std::result::Result<Ended, Ended> {
+    let unreadable = |error: StorageError| Ended::Over(error.to_string());
+    let lost = |error: std::io::Error| Ended::NotReached(error.to_string());
+    let replicable = member.replicable().map_err(unreadable)?;
+    let last = replicable.last_written();
+    let follow = Follow {
+        storage: member.name.clone(),
+        last: Probe::at(replicable, last).map_err(unreadable)?.filter(|probe| probe.tid == last),
+        has_blobs: member.base.blobs().is_some_and(|blobs| blobs.dir().is_some()),
+        follows_replicas: node.options.follows_replicas,
+        compress: node.options.compress,
+    };
+    let mut hello = node.hello();
+    hello.follow = Some(follow);
+    let mut dialled = dial(node, address, hello, cancel, HANDSHAKE_MAX).map_err(Ended::NotReached)?;
+    loop {
+        let asked = match dialled.receiving.next_short().map_err(lost)? {
+            None => return Ok(Ended::NotReached("it has closed the connection".into())),
+            Some(Message::Standing(standing)) => return Ok(Ended::NotPrimary(standing)),
+            Some(Message::Refusal(why)) => {
+                return Ok(Ended::Over(format!("the primary refuses this replica: {why}")));
+            }
+            Some(Message::Start { common, standing }) => Err((common, standing)),
+            Some(Message::Comparison { low, high }) => Ok((low, high)),
+            Some(_) => return Ok(Ended::NotReached("its answer makes no sense".into())),
+        };
+        match asked {
+            Ok((low, high)) => {
+                let probes = probes_between(replicable, low, high).map_err(unreadable)?;
+                dialled.out.send(&Message::Probes(probes)).map_err(lost)?;
+            }
+            Err((common, standing)) => {
+                let followed = follow_from(node, member, dialled, common, &standing);
+                let why = followed.unwrap_or_else(|error| error.to_string());
+                return Ok(Ended::Over(why));
+            }
+        }
+    }
+}
+
+/// The server is the primary, and both have the transactions up to `common`. Returns why the connection has ended.
+fn follow_from(
+    node: &Arc<Node>,
+    member: &Arc<Member>,
+    dialled: Dialled<'_>,
+    common: Tid,
+    standing: &Standing,
+) -> Result<String> {
+    node.adopt(standing)?;
+    dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
+    let Dialled { stream, out, receiving, peer, _ending } = dialled;
+    member.progress.set_attended(true);
+    member.follows();
+    let name = &standing.name;
+    log::info!(target: LOG, "storage '{}': following {name} at {peer} {}", member.name, from(common));
+    let why = thread::scope(|scope| {
+        // From here on, so that the primary hears of this replica while transactions are taken back.
+        let acknowledging = spawn(scope, "replica-ack", || acknowledge(member, out))?;
+        let outcome = take_back(member, common).and_then(|()| {
+            let (to, transactions) = sync_channel(AHEAD);
+            let unstored = Arc::clone(&stream);
+            let storing = spawn(scope, "replica-store", move || {
+                let stored = store(&*member.base, &transactions);
+                if stored.is_err() {
+                    // The primary may send nothing more for a long time.
+                    unstored.shutdown();
+                }
+                stored
+            })?;
+            let blobs = member.base.blobs().and_then(|blobs| blobs.dir()).cloned();
+            let mut arriving = TransactionStream { receiving, blobs };
+            let received = receive_all(&mut arriving, member, &to);
+            // What was received is published: the primary may have answered its clients.
+            member.progress.set_attended(false);
+            drop(to);
+            let stored = storing.join().unwrap_or_else(|_| Err(panicked()));
+            stored.map(|()| received)
+        });
+        stream.shutdown();
+        member.progress.set_attended(false);
+        acknowledging.join().unwrap_or_default();
+        outcome
+    });
+    node.forget_primary();
+    why.map(|ended| match ended {
+        Ok(()) => format!("{name} has ended the connection"),
+        Err(ReceiveError::Link(error)) => format!("the connection to {name} is lost: {error}"),
+        Err(ReceiveError::Storage(error)) => format!("what {name} sends cannot be stored: {error}"),
+    })
+}
+
+/// Where a replica begins, for the log.
+fn from(common: Tid) -> String {
+    match common {
+        Tid::ZERO => "from the beginning".into(),
+        common => format!("behind transaction {common} of {}", common.to_iso()),
+    }
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, T>> {
+    let spawned = thread::Builder::new().name(name.into()).spawn_scoped(scope, work);
+    spawned.map_err(StorageError::io("starting a thread of a replica"))
+}
+
+fn panicked() -> StorageError {
+    StorageError::Closed("a thread has panicked".into())
+}
+
+/// Takes back the transactions that the primary does not have.
+fn take_back(member: &Member, common: Tid) -> Result<()> {
+    let replicable = member.replicable()?;
+    if replicable.last_written() <= common {
+        return Ok(());
+    }
+    let cut = replicable.rewind(common)?;
+    member.progress.rewound(common, member.base.size());
+    if let Some(Cut { kept, transactions, first, last }) = cut {
+        log::warn!(
+            target: LOG,
+            "storage '{}': the primary does not have the last {transactions} transactions, {first} of {} to {last} of {}. \
+             They are not in the storage any more, but in {}, which can be opened as any Data.fs",
+            member.name,
+            first.to_iso(),
+            last.to_iso(),
+            kept.display()
+        );
+    }
+    Ok(())
+}
+
+/// Tells the primary how far this replica has come, at least each second.
+fn acknowledge(member: &Member, mut out: Outgoing) {
+    let mut told = Ack::default();
+    while let Some(ack) = member.progress.wait_for_ack(told, NEWS_PAUSE) {
+        if out.send(&Message::Ack(ack)).is_err() {
+            return;
+        }
+        told = ack;
+    }
+}
+
+/// Receives until the connection ends, or nothing can be stored any more.
+fn receive_all(
+    arriving: &mut TransactionStream,
+    member: &Member,
+    to: &SyncSender<Staged>,
+) -> std::result::Result<(), ReceiveError> {
+    let mut last = member.base.last_transaction();
+    while let Some(received) = arriving.next()? {
+        match received {
+            Received::News(news) => {
+                member.progress.receive(last, news.published);
+                member.hear(news);
+            }
+            Received::Transaction(staged) => {
+                last = tid_of(&staged);
+                if to.send(*staged).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores what comes, as many at once as are there.
+fn store(base: &dyn Storage, transactions: &Receiver<Staged>) -> Result<()> {
+    let bulk = base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
+    while let Ok(first) = transactions.recv() {
+        let mut writer = bulk.begin()?;
+        for staged in std::iter::once(first).chain(transactions.try_iter().take(AHEAD)) {
+            writer.add(staged)?;
+        }
+        writer.complete()?;
+    }
+    Ok(())
+}

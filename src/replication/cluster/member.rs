@@ -1,0 +1,258 @@
+//! One storage of a server in a cluster, as its threads share it.
+
+use std::time::Duration;
+
+use super::message::News;
+use super::options::{ClusterOptions, Role};
+use super::progress::{Mode, Progress};
+use super::report::{FollowingReport, Lag, StorageReplication};
+use crate::base::cancel::Cancel;
+use crate::base::clock::{IoDeadline, Stopwatch};
+use crate::base::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, rank};
+use crate::storage::{Delivery, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket};
+
+use super::LOG;
+
+/// How often the end of the last commits is looked for.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// A storage, how far it has come, and what it knows of the server that it follows.
+pub struct Member {
+    pub name: String,
+    pub base: Arc<dyn Storage>,
+    pub progress: Arc<Progress>,
+    publisher: PublisherSlot,
+    /// Clients may store.
+    is_writable: AtomicBool,
+    /// Too far behind to serve clients.
+    is_stale: AtomicBool,
+    /// Transactions of clients between their finish and its end.
+    finishing: AtomicUsize,
+    followed: Mutex<Followed, rank::ClusterFollowed>,
+    idle: Condvar,
+}
+
+/// What is known of the server that is followed.
+struct Followed {
+    /// Ends the present attempt.
+    cancel: Cancel,
+    /// An attempt is under way.
+    is_busy: bool,
+    failure: Option<String>,
+    /// What the server said last, and when.
+    news: News,
+    heard: Option<Stopwatch>,
+}
+
+impl Member {
+    /// Errors: `Unsupported` if `base` cannot be replicated.
+    pub fn new(name: &str, base: Arc<dyn Storage>, options: &ClusterOptions, role: Role) -> Result<Member> {
+        let Some(replicable) = base.replicable() else {
+            return Err(StorageError::Unsupported(format!("{} cannot be replicated", base.name())));
+        };
+        let mode = match role {
+            Role::Primary => Mode::Primary,
+            Role::Replica => Mode::Replica,
+        };
+        let progress = Progress::new(name, options, mode, replicable.last_written(), base.size());
+        let progress = Arc::new(progress);
+        replicable.set_gate(Arc::clone(&progress) as _);
+        let followed = Followed {
+            cancel: Cancel::default(),
+            is_busy: false,
+            failure: Some("the primary was not found yet".into()),
+            news: News::default(),
+            heard: None,
+        };
+        Ok(Member {
+            name: name.into(),
+            base,
+            progress,
+            publisher: PublisherSlot::default(),
+            is_writable: AtomicBool::new(role == Role::Primary),
+            is_stale: AtomicBool::new(false),
+            finishing: AtomicUsize::new(0),
+            followed: Mutex::new(followed),
+            idle: Condvar::new(),
+        })
+    }
+
+    pub fn replicable(&self) -> Result<&dyn Replicable> {
+        let none = || StorageError::Unsupported(format!("{} cannot be replicated", self.base.name()));
+        self.base.replicable().ok_or_else(none)
+    }
+
+    pub fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        self.publisher.set(publisher, LOG, &self.name);
+    }
+
+    // -- storing
+
+    pub fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::SeqCst)
+    }
+
+    /// Clients can store from now on.
+    pub fn allow_writing(&self) {
+        self.is_writable.store(true, Ordering::SeqCst);
+        self.deliver(self.publisher.became_writable());
+    }
+
+    /// Refuses every vote and finish from now on.
+    pub fn forbid_writing(&self) {
+        self.is_writable.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until the finishes that have begun have an outcome. False: some have none yet.
+    pub fn drain(&self, wait_max: Duration) -> bool {
+        let until = IoDeadline::after(wait_max);
+        while self.finishing.load(Ordering::SeqCst) > 0 {
+            if until.is_over() {
+                return false;
+            }
+            self.progress.pause(DRAIN_PAUSE);
+        }
+        true
+    }
+
+    /// Ends the connections of all clients. They come back.
+    pub fn disconnect_clients(&self, why: &'static str) {
+        self.deliver(self.publisher.disconnect(why));
+    }
+
+    /// A finish must not begin.
+    pub fn fail(&self, ticket: Ticket, error: StorageError) {
+        self.publisher.failed(ticket, error, LOG, &self.name);
+    }
+
+    fn deliver(&self, delivery: Option<Delivery>) {
+        if let Some(delivery) = delivery {
+            delivery();
+        }
+    }
+
+    /// The ticket of a finish that begins. `Err`: it must not, see [`Member::forbid_writing`].
+    pub fn begin_finish(self: &Arc<Self>, ticket: Ticket) -> std::result::Result<Ticket, Ticket> {
+        self.finishing.fetch_add(1, Ordering::SeqCst);
+        let mut finish = Finish { inner: Some(ticket), member: Arc::clone(self) };
+        match (self.is_writable(), &mut finish.inner) {
+            (false, inner) => Err(inner.take().unwrap_or_else(|| Box::new(()))),
+            (true, _) => Ok(Box::new(finish)),
+        }
+    }
+
+    // -- following
+
+    /// Begins an attempt to follow. It ends when the result is cancelled.
+    pub fn begin_following(&self) -> Cancel {
+        let mut followed = self.followed.lock();
+        followed.is_busy = true;
+        followed.cancel = Cancel::default();
+        followed.cancel.clone()
+    }
+
+    /// The attempt has ended. True: for another reason than the one before.
+    pub fn end_following(&self, why: &str) -> bool {
+        let mut followed = self.followed.lock();
+        let is_new = followed.failure.as_deref() != Some(why);
+        followed.failure = Some(why.into());
+        followed.is_busy = false;
+        self.idle.notify_all();
+        is_new
+    }
+
+    /// Ends an attempt that is under way.
+    pub fn stop_following(&self) {
+        let cancel = self.followed.lock().cancel.clone();
+        cancel.cancel();
+    }
+
+    /// Waits until no attempt is under way.
+    pub fn wait_for_idle(&self) {
+        let mut followed = self.followed.lock();
+        while followed.is_busy {
+            followed = self.idle.wait(followed);
+        }
+    }
+
+    /// The server has accepted this one.
+    pub fn follows(&self) {
+        let mut followed = self.followed.lock();
+        followed.failure = None;
+        followed.heard = Some(Stopwatch::start());
+    }
+
+    pub fn hear(&self, news: News) {
+        let mut followed = self.followed.lock();
+        (followed.news, followed.heard) = (news, Some(Stopwatch::start()));
+    }
+
+    /// Whether it is connected to the server that it follows.
+    pub fn is_following(&self) -> bool {
+        self.followed.lock().failure.is_none()
+    }
+
+    /// How far behind that server, and for how long nothing was heard.
+    pub fn behind(&self) -> Option<Lag> {
+        let followed = self.followed.lock();
+        let silence = followed.heard?.passed();
+        let News { written, bytes, transactions, time, .. } = followed.news;
+        let time = Duration::from_millis(time);
+        let is_fresh = followed.failure.is_none() && silence < SILENCE_SHOWN;
+        if is_fresh && self.base.last_transaction() >= written {
+            return Some(Lag::default());
+        }
+        Some(Lag { bytes, transactions, time: if is_fresh { time } else { time.saturating_add(silence) } })
+    }
+
+    /// Whether the replica is too far behind for its clients.
+    pub fn set_stale(&self, is_stale: bool) -> bool {
+        self.is_stale.swap(is_stale, Ordering::SeqCst) != is_stale
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::SeqCst)
+    }
+
+    pub fn report(&self, role: Role) -> StorageReplication {
+        let (degraded_since, degradations) = self.progress.degradation();
+        let following = || {
+            let behind = self.behind();
+            let followed = self.followed.lock();
+            FollowingReport { failure: followed.failure.clone(), primary_last: followed.news.written, behind }
+        };
+        StorageReplication {
+            storage: self.name.clone(),
+            last: self.base.last_transaction(),
+            following: (role == Role::Replica).then(following),
+            replicas: self.progress.replicas(),
+            degraded_since,
+            degradations,
+        }
+    }
+}
+
+/// News come each second. Without any for this time the lag grows.
+const SILENCE_SHOWN: Duration = Duration::from_secs(3);
+
+/// A finish of a client that is counted until it has an outcome.
+pub struct Finish {
+    inner: Option<Ticket>,
+    member: Arc<Member>,
+}
+
+impl Finish {
+    /// The client's own ticket of one that may be counted.
+    pub fn unwrap(ticket: Ticket) -> Ticket {
+        match ticket.downcast::<Finish>() {
+            Ok(mut finish) => finish.inner.take().unwrap_or_else(|| Box::new(())),
+            Err(other) => other,
+        }
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.member.finishing.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,187 @@
+//! Which transactions two servers have in common: a search by *probes*, which are transactions with a digest of their
+//! content.
+//!
+//! The side that follows sends its last transaction. If the other side has it, that is all. Otherwise the other side
+//! asks for probes between two transactions, of which it has the first and not the second, until they are neighbours.
+//! The common part of two histories is at their beginning, so this finds its end.
+
+use sha2::{Digest, Sha256};
+
+use crate::base::ids::Tid;
+use crate::storage::{DataRecord, Replicable, Result, TransactionIterator, TransactionRecord};
+
+/// Probes in a message.
+pub const PROBES_MAX: u64 = 64;
+
+/// A transaction, as far as a comparison needs it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Probe {
+    pub tid: Tid,
+    /// `b'p'`: a pack has removed parts of it, so the digest tells nothing.
+    pub status: u8,
+    /// Of user, description, extension and records.
+    pub digest: [u8; 16],
+}
+
+impl Probe {
+    /// The first transaction from `start` on.
+    pub fn at(storage: &dyn Replicable, start: Tid) -> Result<Option<Probe>> {
+        let mut transactions = storage.iterate_written(Some(start))?;
+        let Some(transaction) = transactions.next_transaction()? else { return Ok(None) };
+        Probe::of(&transaction, &*transactions).map(Some)
+    }
+
+    fn of(transaction: &TransactionRecord, transactions: &dyn TransactionIterator) -> Result<Probe> {
+        let TransactionRecord { tid, status, meta } = transaction;
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        [&meta.user, &meta.description, &meta.extension].iter().for_each(|part| add(part));
+        let mut records = transactions.records()?;
+        while let Some(DataRecord { oid, tid, data, .. }) = records.next_record()? {
+            add(&oid.to_bytes());
+            add(&tid.to_bytes());
+            add(data.as_deref().unwrap_or_default());
+        }
+        let digest = hash.finalize();
+        let digest = digest.first_chunk().copied().unwrap_or_default();
+        Ok(Probe { tid: *tid, status: *status, digest })
+    }
+
+    /// Whether `storage` has the same transaction.
+    pub fn is_in(&self, storage: &dyn Replicable) -> Result<bool> {
+        let Some(own) = Probe::at(storage, self.tid)? else { return Ok(false) };
+        let is_packed = own.status == b'p' || self.status == b'p';
+        Ok(own.tid == self.tid && (is_packed || own.digest == self.digest))
+    }
+}
+
+/// Probes between two transactions, both exclusive, spread evenly over the time between them: all that there are, if
+/// they are few.
+pub fn probes_between(storage: &dyn Replicable, low: Tid, high: Tid) -> Result<Vec<Probe>> {
+    let mut probes: Vec<Probe> = Vec::new();
+    let step = (high.0.saturating_sub(low.0) / PROBES_MAX).max(1);
+    let mut next = low.0.saturating_add(1);
+    while next < high.0 && (probes.len() as u64) < PROBES_MAX {
+        match Probe::at(storage, Tid(next))? {
+            Some(probe) if probe.tid < high => {
+                // The first one is the neighbour of `low` whatever the step is.
+                next = probe.tid.0.saturating_add(step);
+                probes.push(probe);
+            }
+            _ => break,
+        }
+    }
+    Ok(probes)
+}
+
+/// The search of the side that is followed.
+pub struct Search {
+    /// Both have it; zero at first: both begin with nothing.
+    pub low: Tid,
+    /// The other side has it, and this one does not.
+    pub high: Tid,
+}
+
+impl Search {
+    /// What the answer tells: the probes between `low` and `high`, oldest first. True: the search is over, and `low`
+    /// its result. The error says what is wrong with the answer.
+    pub fn answered(
+        &mut self,
+        storage: &dyn Replicable,
+        probes: &[Probe],
+    ) -> Result<std::result::Result<bool, String>> {
+        let (low, high) = (self.low, self.high);
+        let mut last = low;
+        for probe in probes {
+            if probe.tid <= last || probe.tid >= high {
+                return Ok(Err(format!("a probe {} that was not asked for", probe.tid)));
+            }
+            last = probe.tid;
+            if probe.is_in(storage)? {
+                self.low = probe.tid;
+            } else {
+                self.high = probe.tid;
+                break;
+            }
+        }
+        // Neighbours: nothing of the other side is between them.
+        let is_first = probes.first().is_none_or(|first| first.tid == self.high);
+        Ok(Ok(is_first && self.low == low))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::Oid;
+    use crate::storage::file::{FileStorage, FileStorageOptions};
+    use crate::storage::{Bulk, Staged, Storage, TransactionMeta};
+
+    /// A file with transactions at these times, whose record tells the history.
+    fn file(directory: &std::path::Path, name: &str, tids: &[(u64, u8)]) -> FileStorage {
+        let storage = FileStorage::open(FileStorageOptions::new(directory.join(name))).unwrap();
+        let mut bulk = Bulk::begin(&storage).unwrap();
+        for (tid, history) in tids {
+            let mut staged = Staged::new(TransactionMeta::default(), Some(Tid(*tid)), b' ', 1 << 20);
+            staged.restore(Oid(tid % 5), Tid(*tid), Some(&[*history; 20]), None).unwrap();
+            bulk.add(staged).unwrap();
+        }
+        bulk.complete().unwrap();
+        storage
+    }
+
+    /// The last common transaction, and the number of messages.
+    fn search(here: &FileStorage, there: &FileStorage) -> (Tid, usize) {
+        let (here, there) = (here.replicable().unwrap(), there.replicable().unwrap());
+        let Some(last) = Probe::at(there, there.last_written()).unwrap() else { return (Tid::ZERO, 0) };
+        if last.is_in(here).unwrap() {
+            return (last.tid, 0);
+        }
+        let mut search = Search { low: Tid::ZERO, high: last.tid };
+        for messages in 1..100 {
+            let probes = probes_between(there, search.low, search.high).unwrap();
+            assert!(probes.len() as u64 <= PROBES_MAX);
+            if search.answered(here, &probes).unwrap().unwrap() {
+                return (search.low, messages);
+            }
+        }
+        panic!("the search does not end");
+    }
+
+    #[test]
+    fn the_last_common_transaction_is_found_wherever_the_histories_part() {
+        let directory = tempfile::tempdir().unwrap();
+        // Unevenly in time: most are close to each other.
+        let times: Vec<u64> = (1..400_u64).map(|no| no * 7 + (no / 100) * (1 << 40)).collect();
+        let whole: Vec<_> = times.iter().map(|tid| (*tid, 0)).collect();
+        let there = file(directory.path(), "there", &whole);
+        for common in [0, 1, 2, 63, 64, 65, 99, 100, 200, 397, 398, 399] {
+            let mut other = whole.clone();
+            other.iter_mut().skip(common).for_each(|(_, history)| *history = 1);
+            let here = file(directory.path(), &format!("here-{common}"), &other);
+            let expected = common.checked_sub(1).map_or(0, |at| times[at]);
+            let (found, messages) = search(&here, &there);
+            assert_eq!(found, Tid(expected), "{common}");
+            assert!(messages <= 12, "{common}: {messages}");
+        }
+        // One that only has less.
+        let short = file(directory.path(), "short", &whole[..150]);
+        assert_eq!(search(&there, &short), (Tid(times[149]), 0));
+        assert_eq!(search(&short, &there).0, Tid(times[149]));
+    }
+
+    #[test]
+    fn probes_that_were_not_asked_for_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = file(directory.path(), "Data.fs", &[(5, 0), (9, 0)]);
+        let storage = storage.replicable().unwrap();
+        let probe = |tid| Probe { tid: Tid(tid), status: b' ', digest: [0; 16] };
+        for probes in [vec![probe(5)], vec![probe(9)], vec![probe(7), probe(7)]] {
+            let mut search = Search { low: Tid(5), high: Tid(9) };
+            assert!(search.answered(storage, &probes).unwrap().is_err(), "{probes:?}");
+        }
+    }
+}

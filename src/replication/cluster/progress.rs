@@ -1,0 +1,501 @@
+//! How far one storage and its replicas have come: what the thread that commits, the threads that send to replicas and
+//! the one that follows tell each other.
+//!
+//! A primary's group of transactions is offered to the replicas when it is written, and published when it is durable
+//! here and as many replicas have it as are configured. A replica's group is durable at once, and published when the
+//! primary has published it; or when there is no connection to it any more: the primary may have answered its clients
+//! before, and a promotion publishes it as well.
+//!
+//! Invariants: between [`Mode::Stopping`] and the next [`Mode::Primary`] no group of clients is published. What a
+//! primary has published, as many replicas had as are configured, except while it is degraded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use super::message::{Ack, News};
+use super::options::{ClusterOptions, Level, OnTimeout};
+use super::report::{Lag, ReplicaReport};
+use crate::base::clock::{IoDeadline, Stopwatch, TimeSource};
+use crate::base::ids::Tid;
+use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, rank};
+use crate::net::stream::{Sink, Stream};
+use crate::storage::{GroupGate, Withdrawn};
+
+use super::LOG;
+
+/// Groups whose end is known, for the lag. A replica that is further behind is told as at least so far.
+const RECENT_MAX: usize = 10_000;
+/// Replicas at once. More are no copies, but a flood.
+pub const REPLICAS_MAX: usize = 100;
+
+/// What groups of transactions wait for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// The clients' transactions, for the replicas.
+    Primary,
+    /// The marker of a promotion: for nothing.
+    Promoting,
+    /// The clients' last transactions: they are taken back.
+    Stopping,
+    /// The primary's transactions, until it has published them.
+    Replica,
+}
+
+/// The state of one storage.
+pub struct Progress {
+    storage: String,
+    state: Mutex<State, rank::ClusterProgress>,
+    changed: Condvar,
+    /// A group waits for others.
+    is_waiting: AtomicBool,
+    required: usize,
+    level: Level,
+    timeout: Duration,
+    on_timeout: OnTimeout,
+}
+
+struct State {
+    mode: Mode,
+    /// The server stops.
+    is_closing: bool,
+    /// The last transaction in the file, that is durable, that is published.
+    written: Tid,
+    durable: Tid,
+    published: Tid,
+    /// Length of the file, and transactions since the start.
+    end: u64,
+    count: u64,
+    /// How often something was taken back: what was sent may not be there any more.
+    taken_back: u64,
+    /// Of a replica: it is connected, and what the primary has published.
+    is_attended: bool,
+    received: Tid,
+    allowed: Tid,
+    recent: VecDeque<Group>,
+    replicas: BTreeMap<u64, Replica>,
+    /// Number of connections so far.
+    connections: u64,
+    degraded_since: Option<SystemTime>,
+    degradations: u64,
+}
+
+struct Group {
+    last: Tid,
+    end: u64,
+    count: u64,
+    watch: Stopwatch,
+}
+
+/// A connected replica.
+struct Replica {
+    name: String,
+    peer: String,
+    stream: Arc<Stream>,
+    since: SystemTime,
+    sent: Tid,
+    ack: Ack,
+}
+
+/// What a thread that sends to a replica has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct ToSend {
+    pub written: Tid,
+    pub news: News,
+}
+
+impl Progress {
+    pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> Progress {
+        let first = Group { last, end, count: 0, watch: Stopwatch::start() };
+        Progress {
+            storage: storage.into(),
+            state: Mutex::new(State {
+                mode,
+                is_closing: false,
+                written: last,
+                durable: last,
+                published: last,
+                end,
+                count: 0,
+                taken_back: 0,
+                is_attended: false,
+                received: last,
+                allowed: Tid::ZERO,
+                recent: [first].into(),
+                replicas: BTreeMap::new(),
+                connections: 0,
+                degraded_since: None,
+                degradations: 0,
+            }),
+            changed: Condvar::new(),
+            is_waiting: AtomicBool::new(false),
+            required: options.synchronous_replicas,
+            level: options.level,
+            timeout: options.synchronous_timeout,
+            on_timeout: options.on_timeout,
+        }
+    }
+
+    /// From now on groups wait for something else.
+    pub fn set_mode(&self, mode: Mode) {
+        self.state.lock().mode = mode;
+        self.changed.notify_all();
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.state.lock().mode
+    }
+
+    /// The transactions after `last` were taken back.
+    pub fn rewound(&self, last: Tid, end: u64) {
+        let mut state = self.state.lock();
+        state.take_back(last);
+        (state.durable, state.published, state.received, state.end) = (last, last, last, end);
+        self.changed.notify_all();
+    }
+
+    /// A group is published.
+    pub fn published(&self, last: Tid) {
+        let mut state = self.state.lock();
+        state.published = last;
+        let is_told = !state.replicas.is_empty() || state.mode == Mode::Replica;
+        drop(state);
+        if is_told {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for a change, so long.
+    pub fn pause(&self, pause: Duration) {
+        let state = self.state.lock();
+        if !state.is_closing {
+            drop(self.changed.wait_timeout(state, pause));
+        }
+    }
+
+    // -- the side that follows
+
+    /// Whether there is a connection to the primary.
+    pub fn set_attended(&self, is_attended: bool) {
+        let mut state = self.state.lock();
+        state.is_attended = is_attended;
+        (state.received, state.allowed) = (state.written, Tid::ZERO);
+        self.changed.notify_all();
+    }
+
+    /// The primary's transactions up to `received` have arrived, and it has published those up to `allowed`.
+    pub fn receive(&self, received: Tid, allowed: Tid) {
+        let mut state = self.state.lock();
+        if (received, allowed) != (state.received, state.allowed) {
+            (state.received, state.allowed) = (received, allowed);
+            self.changed.notify_all();
+        }
+    }
+
+    /// How far this replica has come, when that differs from `told`, or after `pause`. `None`: the connection is over.
+    pub fn wait_for_ack(&self, told: Ack, pause: Duration) -> Option<Ack> {
+        let now = |state: &State| Ack {
+            received: state.received,
+            synced: state.durable,
+            published: state.published,
+        };
+        let state = self.state.lock();
+        let state =
+            self.changed.wait_timeout_while(state, pause, |state| now(state) == told && state.is_attended);
+        state.is_attended.then(|| now(&state))
+    }
+
+    // -- the side that is followed
+
+    /// A connection of a replica, whose last transaction is `from`. `None`: there are too many, or none is wanted.
+    pub fn add_replica(
+        &self,
+        name: &str,
+        peer: &str,
+        stream: &Arc<Stream>,
+        from: Tid,
+    ) -> Option<Connection<'_>> {
+        let mut state = self.state.lock();
+        if state.is_closing || state.replicas.len() >= REPLICAS_MAX {
+            return None;
+        }
+        // The same server again: the old connection is dead, and has not noticed it.
+        let old = state.replicas.iter().find(|(_, replica)| replica.name == name).map(|(id, _)| *id);
+        let old = old.and_then(|id| state.replicas.remove(&id));
+        state.connections += 1;
+        let id = state.connections;
+        let ack = Ack { received: from, synced: from, published: from };
+        let since = TimeSource::SYSTEM.system_time();
+        let (name, peer, stream) = (name.into(), peer.into(), Arc::clone(stream));
+        state.replicas.insert(id, Replica { name, peer, stream, since, sent: from, ack });
+        let taken_back = state.taken_back;
+        drop(state);
+        old.iter().for_each(|old| old.stream.shutdown());
+        self.changed.notify_all();
+        Some(Connection { progress: self, id, taken_back })
+    }
+
+    /// Ends the connections of all replicas. Those that have everything first, for at most `wait_max`.
+    pub fn dismiss(&self, wait_max: Duration) {
+        let until = IoDeadline::after(wait_max);
+        let mut state = self.state.lock();
+        while !until.is_over() && state.replicas.values().any(|replica| replica.ack.synced < state.written) {
+            state = self.changed.wait_timeout(state, until.left());
+        }
+        let streams: Vec<_> = state.replicas.values().map(|replica| Arc::clone(&replica.stream)).collect();
+        drop(state);
+        streams.iter().for_each(|stream| stream.shutdown());
+    }
+
+    /// No group waits any more, and no replica comes.
+    pub fn close(&self) {
+        self.state.lock().is_closing = true;
+        self.changed.notify_all();
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.state.lock().is_closing
+    }
+
+    /// Waits until the threads of all replicas have ended.
+    pub fn wait_for_none(&self) {
+        let mut state = self.state.lock();
+        while !state.replicas.is_empty() {
+            state = self.changed.wait(state);
+        }
+    }
+
+    // -- what is shown
+
+    pub fn replicas(&self) -> Vec<ReplicaReport> {
+        let state = self.state.lock();
+        let report = |replica: &Replica| ReplicaReport {
+            name: replica.name.clone(),
+            peer: replica.peer.clone(),
+            since: replica.since,
+            sent: replica.sent,
+            received: replica.ack.received,
+            synced: replica.ack.synced,
+            published: replica.ack.published,
+            behind: state.lag(replica.ack.synced),
+            is_synchronous: self.required > 0,
+        };
+        state.replicas.values().map(report).collect()
+    }
+
+    /// Since when a primary goes on without its replicas, and how often that has begun.
+    pub fn degradation(&self) -> (Option<SystemTime>, u64) {
+        let state = self.state.lock();
+        (state.degraded_since, state.degradations)
+    }
+
+    fn has_enough(&self, state: &State, last: Tid) -> bool {
+        let has = |replica: &&Replica| match self.level {
+            Level::Received => replica.ack.received >= last,
+            Level::Synced => replica.ack.synced >= last,
+            Level::Published => replica.ack.published >= last,
+        };
+        state.replicas.values().filter(has).count() >= self.required
+    }
+
+    /// Waits until enough replicas have `last`.
+    fn wait_for_replicas<'a>(&'a self, mut state: MutexGuard<'a, State>, last: Tid) -> Result<(), Withdrawn> {
+        let mut until = Some(IoDeadline::after(self.timeout));
+        loop {
+            if state.mode != Mode::Primary || (state.is_closing && until.is_none()) {
+                return Err(Withdrawn);
+            }
+            if state.degraded_since.is_some() || self.has_enough(&state, last) {
+                return Ok(());
+            }
+            state = match until {
+                Some(until) if !until.is_over() => self.changed.wait_timeout(state, until.left()),
+                Some(_) if self.on_timeout == OnTimeout::Degrade => {
+                    state.degraded_since = Some(TimeSource::SYSTEM.system_time());
+                    state.degradations += 1;
+                    drop(state);
+                    crate::critical!(
+                        target: LOG,
+                        "storage '{}': {} synchronous replicas have not acknowledged transaction {last} within {:?}. \
+                         Transactions are answered without them until they are there again",
+                        self.storage,
+                        self.required,
+                        self.timeout
+                    );
+                    return Ok(());
+                }
+                Some(_) => {
+                    until = None;
+                    drop(state);
+                    crate::critical!(
+                        target: LOG,
+                        "storage '{}': {} synchronous replicas have not acknowledged transaction {last} within {:?}. \
+                         Commits wait until they are there again",
+                        self.storage,
+                        self.required,
+                        self.timeout
+                    );
+                    self.state.lock()
+                }
+                None => self.changed.wait(state),
+            };
+        }
+    }
+}
+
+impl GroupGate for Progress {
+    fn written(&self, last: Tid, end: u64, count: usize) {
+        let mut state = self.state.lock();
+        (state.written, state.end) = (last, end);
+        state.count += count as u64;
+        let count = state.count;
+        state.recent.push_back(Group { last, end, count, watch: Stopwatch::start() });
+        if state.recent.len() > RECENT_MAX {
+            state.recent.pop_front();
+        }
+        let is_awaited = !state.replicas.is_empty();
+        drop(state);
+        if is_awaited {
+            self.changed.notify_all();
+        }
+    }
+
+    fn durable(&self, last: Tid) -> Result<(), Withdrawn> {
+        let mut state = self.state.lock();
+        state.durable = last;
+        match state.mode {
+            Mode::Promoting => return Ok(()),
+            Mode::Stopping => return Err(Withdrawn),
+            Mode::Primary if self.required == 0 => return Ok(()),
+            Mode::Primary | Mode::Replica => {}
+        }
+        self.is_waiting.store(true, Ordering::SeqCst);
+        let result = match state.mode {
+            Mode::Primary => self.wait_for_replicas(state, last),
+            _ => {
+                self.changed.notify_all();
+                let waits = |state: &mut State| {
+                    let is_told = state.allowed >= last || !state.is_attended;
+                    state.mode == Mode::Replica && !is_told && !state.is_closing
+                };
+                while waits(&mut state) {
+                    state = self.changed.wait(state);
+                }
+                Ok(())
+            }
+        };
+        self.is_waiting.store(false, Ordering::SeqCst);
+        result
+    }
+
+    fn taken_back(&self, last: Tid) {
+        self.state.lock().take_back(last);
+        self.changed.notify_all();
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::SeqCst)
+    }
+}
+
+impl State {
+    fn take_back(&mut self, last: Tid) {
+        self.written = last;
+        self.durable = self.durable.min(last);
+        self.taken_back += 1;
+        while self.recent.len() > 1 && self.recent.back().is_some_and(|group| group.last > last) {
+            self.recent.pop_back();
+        }
+        if let Some(group) = self.recent.back() {
+            (self.end, self.count) = (group.end, group.count);
+        }
+    }
+
+    /// What is missing at one that has everything up to `has`.
+    fn lag(&self, has: Tid) -> Lag {
+        if has >= self.written {
+            return Lag::default();
+        }
+        // The first group that it lacks.
+        let at = self.recent.partition_point(|group| group.last <= has);
+        let before = at.checked_sub(1).and_then(|at| self.recent.get(at));
+        let (end, count) = before.map_or((0, 0), |group| (group.end, group.count));
+        let missing_for = match before {
+            Some(_) => self.recent.get(at).map_or(Duration::ZERO, |group| group.watch.passed()),
+            // By its transaction's own time.
+            None => Duration::from_secs_f64((Tid::now().to_unix() - has.to_unix()).max(0.0)),
+        };
+        Lag {
+            bytes: self.end.saturating_sub(end),
+            transactions: (self.count - count).max(1),
+            time: missing_for,
+        }
+    }
+}
+
+/// One replica's connection, until this is dropped.
+pub struct Connection<'a> {
+    progress: &'a Progress,
+    id: u64,
+    /// What was taken back before.
+    taken_back: u64,
+}
+
+impl Connection<'_> {
+    /// Waits for what the replica is to be told: transactions after `sent`, or that more is published than `told`, or
+    /// nothing, after `pause`. `None`: nothing more, because the connection has ended, the server stops, or what was
+    /// sent was taken back.
+    pub fn wait(&self, sent: Tid, told: Tid, pause: Duration) -> Option<ToSend> {
+        let until = IoDeadline::after(pause);
+        let mut state = self.progress.state.lock();
+        loop {
+            let replica = state.replicas.get_mut(&self.id)?;
+            replica.sent = sent;
+            let synced = replica.ack.synced;
+            if state.taken_back != self.taken_back {
+                return None;
+            }
+            let has_news = state.written > sent || state.published > told;
+            if has_news || until.is_over() {
+                let Lag { bytes, transactions, time } = state.lag(synced);
+                let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                let (written, published) = (state.written, state.published);
+                return Some(ToSend {
+                    written,
+                    news: News { written, published, bytes, transactions, time },
+                });
+            }
+            if state.is_closing {
+                return None;
+            }
+            state = self.progress.changed.wait_timeout(state, until.left());
+        }
+    }
+
+    /// The replica has come so far.
+    pub fn acknowledge(&self, ack: Ack) {
+        let mut state = self.progress.state.lock();
+        let Some(replica) = state.replicas.get_mut(&self.id) else { return };
+        replica.ack = ack;
+        let has_all = state.durable;
+        let is_restored = state.degraded_since.is_some() && self.progress.has_enough(&state, has_all);
+        if is_restored {
+            state.degraded_since = None;
+        }
+        drop(state);
+        if is_restored {
+            log::warn!(
+                target: LOG,
+                "storage '{}': enough replicas have everything again. Transactions wait for them from now on",
+                self.progress.storage
+            );
+        }
+        self.progress.changed.notify_all();
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.progress.state.lock().replicas.remove(&self.id);
+        self.progress.changed.notify_all();
+    }
+}
