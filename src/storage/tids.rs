@@ -73,6 +73,14 @@ impl Tids {
         tid
     }
 
+    /// Transactions were taken back; `last` is the last one again. A copy may bring a tid after it, also one that a
+    /// lost transaction had. New tids are later than all that were ever given out.
+    pub(crate) fn taken_back(&self, last: Tid) {
+        let mut tids = self.lock();
+        tids.voted = tids.voted.max(tids.written);
+        tids.written = last;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Last> {
         self.last.lock()
     }

@@ -29,5 +29,7 @@ mod pack_limits;
 mod postgres_blobs;
 mod python;
 mod relayout;
+mod replicable;
+mod rewind;
 mod shared_blob_dir;
 mod undo;

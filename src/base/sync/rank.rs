@@ -242,6 +242,8 @@ ranks! {
     Space permits [File];
     /// The last transaction ids that were given out.
     Tids permits [];
+    /// The group of transactions that is written and waits for other servers.
+    WrittenGroup permits [];
     /// The places of old transactions.
     UndoPlaces permits [];
     /// Which iterators still use which file.

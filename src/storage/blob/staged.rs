@@ -167,16 +167,31 @@ impl BlobDir {
 
     /// A second name for the blob that `oid` had in transaction `from`, for undo. Shares the data with it.
     pub fn again(self: &Arc<Self>, oid: Oid, from: Tid) -> Result<StagedBlob> {
-        let source = self.path(oid, from);
-        let name = OsString::from(self.layout().file_name(oid, from));
-        let doing = || StorageError::io(format!("copying {}", source.display()));
-        let found = self.home(oid).and_then(|home| Ok((home.entry(name.as_ref())?, home)));
-        let (entry, home) = match found {
+        self.again_from(self, oid, from)
+    }
+
+    /// As [`BlobDir::again`], for a blob of the directory `source`.
+    pub(crate) fn again_from(self: &Arc<Self>, source: &BlobDir, oid: Oid, from: Tid) -> Result<StagedBlob> {
+        let path = source.path(oid, from);
+        let name = OsString::from(source.layout().file_name(oid, from));
+        let doing = || StorageError::io(format!("copying {}", path.display()));
+        let found = source.home(oid).and_then(|home| Ok((home.entry(name.as_ref())?, home)));
+        let (entry, from_home) = match found {
             Ok(found) => found,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(StorageError::NoBlob { oid, serial: from, path: source });
+                return Err(StorageError::NoBlob { oid, serial: from, path });
             }
             Err(error) => return Err(doing()(error)),
+        };
+        let home = match std::ptr::eq(&**self, source) {
+            true => Arc::clone(&from_home),
+            false => {
+                let (home, is_new) = self.make_home(oid).map_err(doing())?;
+                if is_new {
+                    self.sync_above(oid).map_err(doing())?;
+                }
+                home
+            }
         };
         let made = self.in_tmp(|tmp| {
             let named = self.temporary(Some(oid));
@@ -190,8 +205,8 @@ impl BlobDir {
             let dir = if is_beside { tmp } else { &home };
             blob.file = Some(Temporary { dir: is_beside.then(|| Arc::clone(tmp)), name: named.clone() });
             // The target of a link is copied, because `link` would give the link itself another name.
-            if entry.kind != Kind::File || home.link(&name, &**dir, &named).is_err() {
-                copy(&*home.read(name.as_ref())?, &**dir, &named, home.readers()?)?;
+            if entry.kind != Kind::File || from_home.link(&name, &**dir, &named).is_err() {
+                copy(&*from_home.read(name.as_ref())?, &**dir, &named, home.readers()?)?;
             }
             Ok(blob)
         });

@@ -45,6 +45,8 @@ struct After {
     /// For the tail note. It may be written late: the older note is true as well.
     synced: Option<(FileNo, u64, Tid)>,
     failed: Vec<(Ticket, StorageError)>,
+    /// Transactions that were taken back although they may be elsewhere: their clients get no answer.
+    lost: Vec<Job>,
 }
 
 impl Core {
@@ -103,6 +105,7 @@ impl Core {
         for (ticket, error) in after.failed {
             self.tell_failed(ticket, error);
         }
+        drop(after.lost);
         if let Some(delivery) = after.delivery {
             delivery();
         }
@@ -133,9 +136,6 @@ impl Core {
         }
         self.will_write();
         let (jobs, failed) = relocated(jobs, &volume);
-        if jobs.is_empty() {
-            return After { failed, ..After::default() };
-        }
         let Prepared { mut jobs, tids, blobs, failed } = self.prepare(jobs, failed);
         if jobs.is_empty() {
             return After { failed, ..After::default() };
@@ -147,12 +147,8 @@ impl Core {
         let Written { placed, zeros_listed } = match self.write(&volume, &mut writer, &mut jobs, &tids) {
             Ok(written) => written,
             Err(error) => {
-                error!(
-                    target: TARGET,
-                    "{}: writing at {begin} failed, {} transactions are refused: {error}",
-                    self.path.display(),
-                    jobs.len()
-                );
+                let (path, count) = (self.path.display(), jobs.len());
+                error!(target: TARGET, "{path}: writing at {begin} failed, {count} transactions are refused: {error}");
                 self.take_back(&volume, begin, blobs, &mut jobs);
                 writer.format = format;
                 drop(writer);
@@ -162,16 +158,11 @@ impl Core {
         };
         let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
         let write = watch.passed();
+        self.gate.written(&volume, tid, end);
         let watch = Stopwatch::start();
         let unsynced = writer.unsynced + end.saturating_sub(begin);
         let waits = zeros_listed && blobs.is_none() && self.may_sync_later(unsynced);
-        let synced = match &self.note {
-            _ if waits => Ok(()),
-            Some(note) if !zeros_listed => {
-                volume.log.file().sync().and_then(|()| note.set_durable(note.file_no(), end, tid))
-            }
-            _ => volume.log.file().sync(),
-        };
+        let synced = if waits { Ok(()) } else { self.sync_group(&volume, zeros_listed, end, tid) };
         let times = GroupTimes { write, sync: watch.passed() };
         if !waits {
             self.syncs.count(jobs.len(), times.sync);
@@ -185,6 +176,17 @@ impl Core {
             drop(writer);
             return refused(failed, jobs, format!("{}: syncing at {begin}", self.path.display()), &error);
         }
+        if let Some(gate) = self.gate.get() {
+            drop(writer);
+            if gate.durable(tid).is_err() {
+                return After {
+                    failed,
+                    lost: self.withdraw(&volume, begin, blobs, jobs),
+                    ..After::default()
+                };
+            }
+            writer = self.writer.lock();
+        }
         if let Some(blobs) = blobs {
             blobs.keep();
         }
@@ -196,7 +198,16 @@ impl Core {
         volume.appended(end, tid);
         let synced = self.note.as_ref().filter(|_| !waits).map(|note| (note.file_no(), end, tid));
         let delivery = self.publish(&volume, jobs, &placed, times);
-        After { delivery, synced, failed }
+        self.gate.published();
+        After { delivery, synced, failed, ..After::default() }
+    }
+
+    fn sync_group(&self, volume: &Volume, zeros_listed: bool, end: u64, tid: Tid) -> io::Result<()> {
+        volume.log.file().sync()?;
+        match &self.note {
+            Some(note) if !zeros_listed => note.set_durable(note.file_no(), end, tid),
+            _ => Ok(()),
+        }
     }
 
     /// Makes a durable group visible.
@@ -283,8 +294,19 @@ impl Core {
         Ok(Written { placed, zeros_listed })
     }
 
-    /// Cuts off what was written of a failed group, and removes its blobs.
-    fn take_back(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
+    /// Cuts off what was written of a group that is not to be published, and removes its blobs.
+    pub(super) fn take_back(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
+        let was_written = self.gate.begin_take_back();
+        self.cut_group(volume, begin, blobs, jobs);
+        let last = volume.end_tid();
+        // A replica gets the same transaction again, and a new primary may have given an earlier tid.
+        self.tids.taken_back(last.max(self.last_tid()));
+        if was_written && let Some(gate) = self.gate.get() {
+            gate.taken_back(last);
+        }
+    }
+
+    fn cut_group(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
         let cut = match self.check_ours(volume) {
             Ok(()) => volume.log.file().set_len(begin),
             Err(why) => return self.set_exchanged(volume, &why),
@@ -470,6 +492,9 @@ fn relocated(jobs: Vec<Job>, volume: &Arc<Volume>) -> (Vec<Job>, Vec<(Ticket, St
     let mut good = Vec::with_capacity(jobs.len());
     for mut job in jobs {
         let moved = match job.txn.links_late && !failed.is_empty() {
+            _ if job.txn.volume.rewinds != volume.rewinds => Err(StorageError::Transaction(
+                "transactions that it may build on were taken back after its vote".into(),
+            )),
             true => Err(StorageError::Transaction("one that was copied before it has failed".into())),
             false => job.txn.relocate(volume),
         };

@@ -9,6 +9,7 @@ use log::warn;
 
 use super::FileStorage;
 use super::format::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
+use super::gate::TakeBacks;
 use super::log::{Log, RECORD_LEN_MIN, Record, TARGET, be_u64};
 use super::volume::Lent;
 use super::window::Buffer;
@@ -16,7 +17,7 @@ use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::base::sync::{Mutex, rank};
 use crate::storage::{
-    DataRecord, Iterate, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta,
+    DataRecord, Iterate, RecordIterator, Refusal, Result, StorageError, TransactionIterator, TransactionMeta,
     TransactionRecord,
 };
 
@@ -35,12 +36,40 @@ struct Source {
     lent: Arc<Lent>,
     end: u64,
     buffer: Mutex<Buffer, rank::IteratorBuffer>,
+    tentative: Option<Tentative>,
+}
+
+/// What is behind `from` was not published when the iterator was made, and may be taken back.
+struct Tentative {
+    from: u64,
+    take_backs: TakeBacks,
 }
 
 impl Iterate for FileStorage {
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
         self.check_open()?;
-        Ok(Box::new(Transactions::new(self.core.volume.lend(), self.core.last_tid(), start, stop)?))
+        let last = self.core.last_tid();
+        let lent = self.core.volume.lend();
+        let end = lent.get()?.published_end();
+        Ok(Box::new(Transactions::new(Source::new(lent, end, None), last, start, stop)?))
+    }
+}
+
+impl FileStorage {
+    /// As `iterate`, with the group that is written and not published.
+    pub(super) fn iterate_all(&self, start: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        self.check_open()?;
+        let core = &self.core;
+        let last = core.last_tid();
+        let take_backs = core.gate.take_backs();
+        let lent = core.volume.lend();
+        let volume = lent.get()?;
+        // The group before the end: if it is published in between, the end has it.
+        let group = core.gate.unpublished().filter(|group| Arc::ptr_eq(&group.volume, &volume));
+        let from = volume.published_end();
+        let (last, end) = group.map_or((last, from), |group| (group.last.max(last), group.end.max(from)));
+        let source = Source::new(lent, end, Some(Tentative { from, take_backs }));
+        Ok(Box::new(Transactions::new(source, last, start, None)?))
     }
 }
 
@@ -55,20 +84,17 @@ struct Transactions {
 }
 
 impl Transactions {
-    fn new(lent: Arc<Lent>, last: Tid, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
-        let end = lent.get()?.published_end();
-        let buffer = Mutex::new(Buffer::new(4096, CHUNK_LEN_MAX));
-        let source = Source { lent, end, buffer };
+    fn new(source: Source, last: Tid, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
         let pos = match start {
-            Some(start) => source.find(start, last)?,
+            Some(start) => source.confirmed(source.find(start, last), source.end)?,
             None => MAGIC_LEN,
         };
         Ok(Transactions { source: Arc::new(source), pos, last_tid: Tid::ZERO, stop, current: None })
     }
 }
 
-impl TransactionIterator for Transactions {
-    fn next_transaction(&mut self) -> Result<Option<TransactionRecord>> {
+impl Transactions {
+    fn advance(&mut self) -> Result<Option<TransactionRecord>> {
         loop {
             self.current = None;
             let Some((pos, header)) = self.source.txn_at(self.pos)? else { return Ok(None) };
@@ -88,6 +114,14 @@ impl TransactionIterator for Transactions {
             let meta = self.source.meta(pos, &header)?;
             return Ok(Some(TransactionRecord { tid: header.tid, status: header.status, meta }));
         }
+    }
+}
+
+impl TransactionIterator for Transactions {
+    fn next_transaction(&mut self) -> Result<Option<TransactionRecord>> {
+        let found = self.advance();
+        // Without a look at the file an iterator is at its end, whatever has become of the file.
+        if matches!(found, Ok(None)) { found } else { self.source.confirmed(found, self.pos) }
     }
 
     fn records(&self) -> Result<Box<dyn RecordIterator>> {
@@ -111,10 +145,19 @@ impl RecordIterator for DataRecords {
         if self.pos >= self.end {
             return Ok(None);
         }
+        let found = self.advance();
+        self.source.confirmed(found, self.end)
+    }
+}
+
+impl DataRecords {
+    fn advance(&mut self) -> Result<Option<DataRecord>> {
         let volume = self.source.lent.get()?;
         let log = &volume.log;
         let pos = self.pos;
-        let record = self.source.read(pos, RECORD_LEN_MIN, |bytes| log.parse_record(bytes, pos, None))?;
+        let end = self.source.end.max(log.end());
+        let record =
+            self.source.read(pos, RECORD_LEN_MIN, |bytes| log.parse_record_before(end, bytes, pos, None))?;
         let header = record.header;
         let next = pos.saturating_add(header.record_len());
         if next > self.end || header.tloc != self.tpos {
@@ -132,6 +175,26 @@ impl RecordIterator for DataRecords {
 }
 
 impl Source {
+    fn new(lent: Arc<Lent>, end: u64, tentative: Option<Tentative>) -> Source {
+        Source { lent, end, buffer: Mutex::new(Buffer::new(4096, CHUNK_LEN_MAX)), tentative }
+    }
+
+    /// What was read, unless transactions before `end` were taken back before it was read: others may be in their
+    /// place.
+    fn confirmed<T>(&self, read: Result<T>, end: u64) -> Result<T> {
+        self.lent.get()?;
+        match &self.tentative {
+            Some(Tentative { from, take_backs }) if (end > *from || read.is_err()) && take_backs.any() => {
+                Err(StorageError::Refused {
+                    what: Refusal::IterationEnded,
+                    message: "the iterator was ended: transactions that were not published were taken back"
+                        .into(),
+                })
+            }
+            _ => read,
+        }
+    }
+
     /// Calls `with` with the `want` bytes from `pos`; fewer at the end of the file.
     fn read<T>(&self, pos: u64, want: usize, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let volume = self.lent.get()?;

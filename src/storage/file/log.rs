@@ -115,6 +115,11 @@ impl Log {
     /// As [`Log::read_record`], for bytes that were read from `pos`: at least 50, unless the file or the record's data
     /// end sooner.
     pub fn parse_record(&self, bytes: &[u8], pos: u64, oid: Option<Oid>) -> Result<Record> {
+        self.parse_record_before(self.end(), bytes, pos, oid)
+    }
+
+    /// As [`Log::parse_record`], for a log that ends at `end`.
+    pub fn parse_record_before(&self, end: u64, bytes: &[u8], pos: u64, oid: Option<Oid>) -> Result<Record> {
         let Some((head, rest)) = bytes.split_first_chunk::<DATA_HEADER_LEN>() else {
             return Err(self.corrupt(pos, "a data record is expected here, the file ends"));
         };
@@ -133,7 +138,7 @@ impl Log {
         if header.prev >= pos {
             return Err(self.corrupt(pos, format!("the previous record {} is not before it", header.prev)));
         }
-        if header.data_len > self.end().saturating_sub(pos) {
+        if header.data_len > end.saturating_sub(pos) {
             return Err(self.corrupt(pos, format!("the data of {} bytes exceeds the file", header.data_len)));
         }
         let mut back = 0;

@@ -17,6 +17,9 @@
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
 //!   takes its place while no server runs
+//! - `replicate`: what replication needs; `gate`: where a group waits for other servers; `withdraw`: a group that does
+//!   not get through; `rewind`: takes transactions back that the others do not have, which `kept` keeps in a database
+//!   of their own
 //! - `pulse`: whether commits are possible
 //! - `handle`: the file as its caretakers see it; `sums`: checksums beside it, of which the storage knows nothing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
@@ -31,6 +34,7 @@ mod close;
 mod draft;
 mod familiar;
 pub(crate) mod format;
+mod gate;
 mod group;
 pub(crate) mod handle;
 mod history;
@@ -40,6 +44,7 @@ mod index_legacy;
 mod index_saved;
 mod index_words;
 mod iterate;
+mod kept;
 pub(crate) mod lead;
 pub(crate) mod lock_file;
 pub(crate) mod log;
@@ -57,6 +62,8 @@ mod pulse;
 mod read;
 pub(crate) mod recover;
 pub(crate) mod replaced;
+mod replicate;
+mod rewind;
 mod save;
 mod saver;
 pub(crate) mod snapshot;
@@ -71,6 +78,7 @@ mod undo_records;
 mod volume;
 mod voted;
 pub(crate) mod window;
+mod withdraw;
 mod writer;
 
 use std::path::PathBuf;
@@ -78,6 +86,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use self::gate::GateSlot;
 use self::lead::Lead;
 use self::lock_file::LockFile;
 use self::media::{Media, MediaDir};
@@ -86,12 +95,12 @@ use self::pack::Packing;
 use self::pins::Pins;
 use self::saver::Saver;
 use self::space::Space;
-use self::volume::Current;
+use self::volume::{Current, Volume};
 use self::voted::Job;
 use self::writer::Writer;
 use super::{
-    BlobDir, Blobs, Bulk, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts,
-    SyncHistograms, Tids, Undo, media,
+    BlobDir, Blobs, Bulk, Iterate, Pack, PublisherSlot, Pulse, Replicable, Result, Storage, StorageError,
+    SyncCounts, SyncHistograms, Tids, Undo, media,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
@@ -121,6 +130,7 @@ struct Core {
     space: Space,
     tids: Tids,
     group: Lead<Job>,
+    gate: GateSlot,
     writer: Mutex<Writer, rank::Writer>,
     publisher: PublisherSlot,
     new_file_format: NewFileFormat,
@@ -171,6 +181,19 @@ impl Core {
             self.path.display()
         );
         let _ = self.broken.set(why);
+    }
+
+    /// Ensures that oids of objects that `old` has are not given out again, although the next volume may not show them.
+    fn keep_oids(&self, old: &Volume) -> Result<()> {
+        let mut oids = self.oids.lock();
+        oids.last = oids.last.max(old.index.max_oid().map_or(0, |oid| oid.0));
+        if oids.last > oids.mark
+            && let Some(note) = &self.note
+        {
+            oids.mark = oids.last;
+            note.set_oid_mark(Oid(oids.mark)).map_err(StorageError::io("writing the mark of object ids"))?;
+        }
+        Ok(())
     }
 
     /// The last oid that was given out, if the index does not show it: the next start must not give out oids up to it.
@@ -322,6 +345,10 @@ impl Storage for FileStorage {
 
     fn packing(&self) -> Option<&dyn Pack> {
         Some(self)
+    }
+
+    fn replicable(&self) -> Option<&dyn Replicable> {
+        (!self.options.read_only).then_some(self as &dyn Replicable)
     }
 
     fn blobs(&self) -> Option<&dyn Blobs> {

@@ -7,6 +7,7 @@ use std::thread;
 
 use super::familiar::Familiarity;
 use super::format::{FileFormat, MAGIC_LEN};
+use super::gate::GateSlot;
 use super::handle::Serving;
 use super::lead::Lead;
 use super::lock_file::LockFile;
@@ -90,10 +91,12 @@ impl Prepared {
                 Log::new(options.path.clone(), file.clone(), found.end),
                 found.index,
                 found.last_tid,
+                0,
             )),
             broken: OnceLock::new(),
             tids: Tids::with_clock(found.max_tid, options.clock.clone()),
             group: Lead::default(),
+            gate: GateSlot::default(),
             writer: Mutex::new(Writer {
                 end: found.end,
                 format: found.format,

@@ -12,11 +12,12 @@ use std::sync::atomic::Ordering;
 
 use log::warn;
 
-use super::Core;
 use super::handle::Serving;
 use super::log::{Log, TARGET};
 use super::media::{Access, Time};
+use super::tail_note::State;
 use super::volume::Volume;
+use super::{Core, familiar};
 use crate::base::ids::Tid;
 
 /// In nanoseconds: the note is renewed this long before its `until`, and for `RENEW_FOR`.
@@ -138,6 +139,15 @@ impl Core {
             let path = self.path.display();
             warn!(target: TARGET, "{path}.tmp: {error}. The next start will take the file for one that was restored");
         }
+    }
+
+    /// Makes the note describe this volume, which is durable. If that fails, only a crash is harder to recover from:
+    /// the warning is returned.
+    pub fn tell_note(&self, volume: &Volume) -> Option<String> {
+        let note = self.note.as_ref()?;
+        let about = familiar::about(&*self.media, volume, self.last_tid(), State::Open);
+        let error = note.restart(about, self.write_until()).err()?;
+        Some(format!("{}.tmp: {error}. A crash will be harder to recover from", self.path.display()))
     }
 
     /// The new `until` of a note that is written now.

@@ -115,6 +115,10 @@ fn visit<'a>(
     mut each: impl FnMut(&Volume, Oid, u64) -> Result<()>,
 ) -> Result<()> {
     for Pinned { volume, backs } in pinned {
+        // Its transaction cannot be finished any more, and other records may be at its positions.
+        if volume.is_rewound() {
+            continue;
+        }
         for &(oid, back) in backs.iter() {
             each(volume, oid, back)?;
         }

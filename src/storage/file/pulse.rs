@@ -20,6 +20,8 @@ impl Core {
         }
         match self.group.try_alone() {
             Tried::Closed => Pulse::Beats,
+            // Other servers are waited for, and may take long. The disk had its turn before.
+            Tried::Led(_) if self.gate.is_waiting() => Pulse::Beats,
             Tried::Led(passed) => Pulse::Busy(passed),
             Tried::Leads => {
                 if catch_unwind(AssertUnwindSafe(|| self.touch_disk())).is_err() {

@@ -13,6 +13,7 @@ use super::log::TARGET;
 use super::volume::Volume;
 use super::{Core, index_file};
 use crate::base::clock::Stopwatch;
+use crate::base::fs::with_suffix;
 use crate::base::sync::MutexGuard;
 use crate::storage::{Result, StorageError};
 
@@ -74,6 +75,16 @@ impl Core {
     /// While this is held, no other thread saves the index.
     pub fn hold_saver(&self) -> MutexGuard<'_, ()> {
         self.saver.saving.lock()
+    }
+
+    /// Removes the saved index, durably, before the file becomes another one, which it might fit by accident.
+    pub fn remove_index(&self) -> Result<()> {
+        let path = with_suffix(&self.path, ".index");
+        if !self.media.exists(&path) {
+            return Ok(());
+        }
+        let removed = self.media.remove(&path).and_then(|()| self.dir.sync());
+        removed.map_err(StorageError::io(format!("removing {}", path.display())))
     }
 
     /// Saves the index as it was when the file ended at `end`. A failure is logged, too.

@@ -17,7 +17,8 @@ const LEN_MAX: u64 = 32 << 20;
 impl Core {
     /// Whether a group may be synced later. `len`: the bytes that would then not be durable.
     pub fn may_sync_later(&self, len: u64) -> bool {
-        len < LEN_MAX && self.sync_later.load(Ordering::Relaxed)
+        // What other servers are to confirm is durable here first.
+        len < LEN_MAX && self.gate.get().is_none() && self.sync_later.load(Ordering::Relaxed)
     }
 
     /// Makes durable what is written. Without [`Storage::sync_later`](crate::storage::Storage::sync_later) everything

@@ -1,11 +1,12 @@
-//! The current file and its index. A pack replaces both in one step.
+//! The current file and its index. A pack replaces both in one step. A rewind replaces the volume too, by one over the
+//! same file, which it then cuts off.
 //!
 //! A reader takes the volume once and keeps it to the end of its call: positions are valid only in their volume. A
 //! replaced volume stays readable as long as a reader holds it; nothing is appended to it any more.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -28,11 +29,15 @@ pub struct Volume {
     published_end: AtomicU64,
     /// The tid of the last transaction in the file. A pack may have dropped later ones that were published.
     end_tid: AtomicU64,
+    /// How often transactions were taken back before this volume. What was voted before the last time is void.
+    pub rewinds: u64,
+    /// Transactions of this volume are being cut off, or were.
+    is_rewound: AtomicBool,
 }
 
 impl Volume {
     /// `end_tid`: the tid of the last transaction in the file.
-    pub fn new(log: Log, index: Index, end_tid: Tid) -> Volume {
+    pub fn new(log: Log, index: Index, end_tid: Tid, rewinds: u64) -> Volume {
         let published_end = AtomicU64::new(log.end());
         let log_in_memory = log.without_waiting();
         Volume {
@@ -42,6 +47,8 @@ impl Volume {
             places: Places::default(),
             published_end,
             end_tid: AtomicU64::new(end_tid.0),
+            rewinds,
+            is_rewound: AtomicBool::new(false),
         }
     }
 
@@ -72,22 +79,37 @@ impl Volume {
         Ok(0)
     }
 
+    /// Whether some of what this volume has is not in its file any more.
+    pub fn is_rewound(&self) -> bool {
+        self.is_rewound.load(Ordering::SeqCst)
+    }
+
     pub fn set_published_end(&self, end: u64) {
         self.published_end.store(end, Ordering::Release);
     }
 }
 
 /// A volume for iterators, which clients may forget to end. It is taken away after too many packs, because the disk
-/// space of a replaced file is not free while the file is open.
-pub struct Lent(ArcSwapOption<Volume>);
+/// space of a replaced file is not free while the file is open; and at once if its transactions are taken back.
+pub struct Lent {
+    volume: ArcSwapOption<Volume>,
+    is_rewound: AtomicBool,
+}
 
 impl Lent {
+    fn new(volume: Arc<Volume>) -> Arc<Lent> {
+        Arc::new(Lent { volume: ArcSwapOption::new(Some(volume)), is_rewound: AtomicBool::new(false) })
+    }
+
     pub fn get(&self) -> Result<Arc<Volume>> {
-        self.0.load_full().ok_or_else(|| StorageError::Refused {
+        self.volume.load_full().ok_or_else(|| StorageError::Refused {
             what: Refusal::IterationEnded,
-            message: format!(
-                "the iterator was ended: more than {RETIRED_MAX} packs have replaced the file since it was begun"
-            ),
+            message: match self.is_rewound.load(Ordering::SeqCst) {
+                true => "the iterator was ended: transactions were taken back since it was begun".into(),
+                false => format!(
+                    "the iterator was ended: more than {RETIRED_MAX} packs have replaced the file since it was begun"
+                ),
+            },
         })
     }
 }
@@ -126,7 +148,7 @@ struct Loans {
 impl Current {
     pub fn new(volume: Volume) -> Current {
         let volume = Arc::new(volume);
-        let current = Arc::new(Lent(ArcSwapOption::new(Some(Arc::clone(&volume)))));
+        let current = Lent::new(Arc::clone(&volume));
         let lent = Mutex::new(Loans { current, retired: VecDeque::new() });
         Current { volume: ArcSwap::new(volume), lent }
     }
@@ -156,15 +178,26 @@ impl Current {
     pub fn replace(&self, volume: Arc<Volume>) -> Option<Ended> {
         let mut loans = self.loans();
         self.volume.store(Arc::clone(&volume));
-        let lent = Arc::new(Lent(ArcSwapOption::new(Some(volume))));
-        let replaced = std::mem::replace(&mut loans.current, lent);
+        let replaced = std::mem::replace(&mut loans.current, Lent::new(volume));
         loans.retired.push_back(Arc::downgrade(&replaced));
         if loans.retired.len() > RETIRED_MAX
             && let Some(lent) = loans.retired.pop_front().and_then(|lent| lent.upgrade())
-            && let Some(volume) = lent.0.swap(None)
+            && let Some(volume) = lent.volume.swap(None)
         {
             return Some(Ended(volume));
         }
         None
+    }
+
+    /// Makes this volume, over a file that is about to be cut off, the current one. Ends the iterators of the one of
+    /// before: what they read before this call is right, and they check after each read that it was. Only the leader
+    /// may call it.
+    pub fn rewind(&self, volume: Arc<Volume>) {
+        let mut loans = self.loans();
+        self.volume.load().is_rewound.store(true, Ordering::SeqCst);
+        self.volume.store(Arc::clone(&volume));
+        let rewound = std::mem::replace(&mut loans.current, Lent::new(volume));
+        rewound.is_rewound.store(true, Ordering::SeqCst);
+        rewound.volume.store(None);
     }
 }

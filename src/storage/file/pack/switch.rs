@@ -17,18 +17,15 @@ use std::time::Duration;
 use log::warn;
 
 use super::super::Core;
-use super::super::familiar;
 use super::super::index::Index;
 use super::super::log::{Log, TARGET};
 use super::super::media::MediaFile;
 use super::super::pins::HeldPins;
-use super::super::tail_note::State;
 use super::super::volume::{Ended, Volume};
 use super::copy::Copier;
 use super::run::{PackRun, Stop};
 use crate::base::clock::Stopwatch;
 use crate::base::fs::with_suffix;
-use crate::base::ids::Oid;
 use crate::storage::{Refusal, Result, StorageError};
 
 /// The result, for the log.
@@ -77,7 +74,7 @@ pub fn switch(
     let saving = core.hold_saver();
     let old = copier.old.clone();
     let switched =
-        remove_index(core).map_err(Stop::from).and_then(|()| hold_and_replace(pack, copier, keep_old));
+        core.remove_index().map_err(Stop::from).and_then(|()| hold_and_replace(pack, copier, keep_old));
     let (volume, held) = match switched {
         Ok(done) => done,
         Err(error) => {
@@ -133,15 +130,6 @@ fn hold_and_replace(
     Err(Stop::Failed(StorageError::Refused { what: Refusal::Pack, message: message.into() }))
 }
 
-fn remove_index(core: &Core) -> Result<()> {
-    let path = with_suffix(&core.path, ".index");
-    if !core.media.exists(&path) {
-        return Ok(());
-    }
-    let removed = core.media.remove(&path).and_then(|()| core.dir.sync());
-    removed.map_err(StorageError::io(format!("removing {}", path.display())))
-}
-
 /// One try, while commits are held.
 fn replace(
     pack: &mut PackRun<'_>,
@@ -186,7 +174,7 @@ fn take_place(
     keep_old: bool,
     later: &mut Vec<LogLater>,
 ) -> Result<(Arc<Volume>, Option<Ended>)> {
-    keep_oids(core, &copier.old)?;
+    core.keep_oids(&copier.old)?;
     if let Some(note) = &core.note {
         note.suspend(core.last_tid())
             .map_err(StorageError::io(format!("writing {}.tmp", core.path.display())))?;
@@ -206,7 +194,7 @@ fn take_place(
 
     let index = std::mem::replace(&mut copier.reach.index, Index::new());
     let log = Log::new(core.path.clone(), file, end);
-    let volume = Arc::new(Volume::new(log, index, copier.last_tid));
+    let volume = Arc::new(Volume::new(log, index, copier.last_tid, copier.old.rewinds));
     core.writer.lock().end = end;
     let ended = core.volume.replace(volume.clone());
     later.extend(tell_note(core, &volume));
@@ -233,27 +221,10 @@ fn check_pins(pack: &PackRun<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> s
     oids.into_iter().try_for_each(|oid| copier.check_kept(oid, None))
 }
 
-/// Ensures that oids of removed objects are not given out again, although the new file does not show them.
-fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
-    let mut oids = core.oids.lock();
-    oids.last = oids.last.max(old.index.max_oid().map_or(0, |oid| oid.0));
-    if oids.last > oids.mark
-        && let Some(note) = &core.note
-    {
-        oids.mark = oids.last;
-        note.set_oid_mark(Oid(oids.mark)).map_err(StorageError::io("writing the mark of object ids"))?;
-    }
-    Ok(())
-}
-
 /// Makes the tail note describe the new file. If that fails, only a crash is harder to recover from: a
 /// warning.
 fn tell_note(core: &Core, volume: &Volume) -> Option<LogLater> {
-    let note = core.note.as_ref()?;
-    let about = familiar::about(&*core.media, volume, core.last_tid(), State::Open);
-    let error = note.restart(about, core.write_until()).err()?;
-    let what = format!("{}.tmp: {error}. A crash will be harder to recover from", core.path.display());
-    Some(LogLater::Warning(what))
+    core.tell_note(volume).map(LogLater::Warning)
 }
 
 /// Renames `Data.fs.pack` to `Data.fs`. If the file system has hard links, `Data.fs` exists at every moment.
