@@ -64,7 +64,7 @@ impl Gate {
 }
 
 impl GroupGate for Gate {
-    fn written(&self, last: Tid, _: u64) {
+    fn written(&self, last: Tid, _: u64, _: usize) {
         self.tell(Told::Written(last));
     }
 

@@ -57,10 +57,10 @@ impl GateSlot {
     }
 
     /// For the leader: the group is in the file.
-    pub fn written(&self, volume: &Arc<Volume>, last: Tid, end: u64) {
+    pub fn written(&self, volume: &Arc<Volume>, last: Tid, end: u64, count: usize) {
         if let Some(gate) = self.get() {
             *self.written.lock() = Some(WrittenGroup { volume: Arc::clone(volume), last, end });
-            gate.written(last, end);
+            gate.written(last, end, count);
         }
     }
 

@@ -158,7 +158,7 @@ impl Core {
         };
         let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
         let write = watch.passed();
-        self.gate.written(&volume, tid, end);
+        self.gate.written(&volume, tid, end, jobs.len());
         let watch = Stopwatch::start();
         let unsynced = writer.unsynced + end.saturating_sub(begin);
         let waits = zeros_listed && blobs.is_none() && self.may_sync_later(unsynced);
