@@ -190,7 +190,7 @@ pub mod net {
         pub use crate::net::stream::{Sink, Stream};
     }
     pub mod tls {
-        pub use crate::net::tls::{ClientTls, Files, HostCheck, Peers, Tls};
+        pub use crate::net::tls::{ClientTls, Files, HostCheck, Password, Peers, Tls};
     }
 }
 
@@ -236,6 +236,11 @@ pub mod process {
 }
 
 pub mod replication {
+    pub mod cluster {
+        pub mod options {
+            pub use crate::replication::cluster::options::{ClusterOptions, Level, OnTimeout, Role};
+        }
+    }
     pub mod zrs {
         pub mod message {
             pub use crate::replication::zrs::message::{Message, RecordHead, Transaction, put_commit};

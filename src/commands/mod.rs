@@ -4,6 +4,7 @@
 
 mod admin_socket;
 mod backups;
+mod cluster;
 mod doors;
 mod extensions;
 mod failure;

@@ -42,7 +42,15 @@ pub fn kind(config: &StorageConfig) -> &'static str {
 }
 
 /// A storage whose files and directories exist and are locked. Opening it reads its files, which may take minutes.
-pub type Prepared = Box<dyn FnOnce() -> Result<Arc<dyn Storage>, StorageError>>;
+pub type Prepared = Box<dyn FnOnce(FileLayer<'_>) -> Result<Arc<dyn Storage>, StorageError>>;
+
+/// What is put around each `FileStorage`, inside of all other layers.
+pub type FileLayer<'a> = &'a dyn Fn(Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError>;
+
+/// No layer.
+pub fn bare(file: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError> {
+    Ok(file)
+}
 
 /// Prepares a storage; files are touched from here on. `record_len_max`: longest record that a message can carry
 /// (`max-message-size`).
@@ -53,7 +61,7 @@ pub fn prepare(config: &StorageConfig, record_len_max: usize) -> Result<Prepared
 
 /// A storage in memory, which opens at once.
 fn at_once(storage: Arc<dyn Storage>) -> Prepared {
-    Box::new(move || Ok(storage))
+    Box::new(move |_| Ok(storage))
 }
 
 /// `blobs`: the directory of a `<blobstorage>` around this storage. The configuration allows it only for storages that
@@ -68,32 +76,35 @@ fn prepare_with(
             let options = config.options.clone();
             let blob_dir = options.blob_dir.or_else(|| blobs.map(Path::to_owned));
             let file = FileStorage::prepare(FileStorageOptions { blob_dir, ..options })?;
-            Ok(Box::new(move || Ok(Arc::new(file.open()?))))
+            Ok(Box::new(move |layer| {
+                let file: Arc<dyn Storage> = Arc::new(file.open()?);
+                layer(Arc::clone(&file)).inspect_err(|_| close_unused(&file))
+            }))
         }
         StorageConfig::Mapping { name } => Ok(at_once(mapping(name, blobs)?)),
         StorageConfig::Demo(config) => prepare_demo(config, blobs, record_len_max),
         StorageConfig::Zlib(config) => {
             let base = prepare_with(&config.base, blobs, record_len_max)?;
             let (codec, by_clients) = (Arc::new(Zlib { compress: config.compress }), config.by_clients);
-            Ok(Box::new(move || {
-                Ok(Arc::new(Transform::new(base()?, codec, by_clients).with_len_max(record_len_max)))
+            Ok(Box::new(move |layer| {
+                Ok(Arc::new(Transform::new(base(layer)?, codec, by_clients).with_len_max(record_len_max)))
             }))
         }
         StorageConfig::Before(config) => {
             // Before the inner storage is opened and changed.
             let before = before(&config.before)?;
             let base = prepare(&config.base, record_len_max)?;
-            Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
+            Ok(Box::new(move |layer| Ok(Arc::new(Before::new(base(layer)?, before)))))
         }
         StorageConfig::Zrs(config) => prepare_zrs(config, blobs, record_len_max),
         StorageConfig::Client(config) => {
             let mut options = config.options.clone();
             options.serves_clients = true;
-            Ok(Box::new(move || Ok(Arc::new(ClientStorage::open(options)?))))
+            Ok(Box::new(move |_| Ok(Arc::new(ClientStorage::open(options)?))))
         }
         StorageConfig::Postgres(config) => {
             let options = config.options.clone();
-            Ok(Box::new(move || Ok(Arc::new(PostgresStorage::open(options)?))))
+            Ok(Box::new(move |_| Ok(Arc::new(PostgresStorage::open(options)?))))
         }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),
         StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir), record_len_max),
@@ -127,9 +138,9 @@ fn prepare_demo(
         }
     };
     let (name, temporary) = (config.name.clone(), config.changes.is_none());
-    Ok(Box::new(move || {
-        let base = base()?;
-        let changes = match changes() {
+    Ok(Box::new(move |layer| {
+        let base = base(layer)?;
+        let changes = match changes(layer) {
             Ok(changes) => changes,
             Err(error) => {
                 close_unused(&base);
@@ -148,8 +159,8 @@ fn prepare_zrs(
 ) -> Result<Prepared, StorageError> {
     let base = prepare_with(&config.base, blobs, record_len_max)?;
     let ZrsConfig { replicate_to, replicate_from, keep_alive_delay, location, .. } = config.clone();
-    Ok(Box::new(move || {
-        let mut storage = base()?;
+    Ok(Box::new(move |layer| {
+        let mut storage = base(layer)?;
         let failed = |storage: &Arc<dyn Storage>, error: StorageError| {
             close_unused(storage);
             StorageError::Unsupported(format!("{location}: {error}"))
@@ -174,8 +185,8 @@ fn prepare_zrs(
 fn prepare_own(config: &OwnStorageConfig, record_len_max: usize) -> Result<Prepared, StorageError> {
     let base = config.base.as_deref().map(|base| prepare(base, record_len_max)).transpose()?;
     let OwnStorageConfig { kind, settings, location, .. } = config.clone();
-    Ok(Box::new(move || {
-        let base = base.map(|base| base()).transpose()?;
+    Ok(Box::new(move |layer| {
+        let base = base.map(|base| base(layer)).transpose()?;
         (kind.open)(&StorageSettings { base: base.clone(), ..settings }).map_err(|message| {
             base.iter().for_each(close_unused);
             StorageError::Unsupported(format!("{location}: {message}"))
@@ -234,14 +245,14 @@ mod tests {
     #[test]
     fn a_layer_of_the_program_gets_the_storage_inside_it() {
         let opened = layer(|settings| settings.base.clone().ok_or_else(|| "no base".into()));
-        let storage = prepare(&opened, 1 << 20).and_then(|prepared| prepared()).unwrap();
+        let storage = prepare(&opened, 1 << 20).and_then(|prepared| prepared(&bare)).unwrap();
         assert_eq!(storage.name(), "inner");
     }
 
     #[test]
     fn what_it_refuses_is_told_with_its_line() {
         let refused = layer(|_| Err("there is no disk".into()));
-        let error = prepare(&refused, 1 << 20).and_then(|prepared| prepared()).err().unwrap();
+        let error = prepare(&refused, 1 << 20).and_then(|prepared| prepared(&bare)).err().unwrap();
         assert_eq!(error.to_string(), "zeo.conf:7: there is no disk");
     }
 }

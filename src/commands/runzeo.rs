@@ -19,6 +19,7 @@ use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::admin_socket::{AdminSocket, Steered};
 use crate::commands::backups::Backups;
+use crate::commands::cluster::{self, Member};
 use crate::commands::doors::Doors;
 use crate::commands::failure::Failure;
 use crate::commands::given::Given;
@@ -165,9 +166,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let Start { ref given, config, written, log, opening, manager } = *start;
     memory::keep_little();
     let pid = std::process::id();
-    for warning in &config.warnings {
-        log::warn!(target: RUNZEO, "({pid}) {warning}");
-    }
+    config.warnings.iter().for_each(|warning| log::warn!(target: RUNZEO, "({pid}) {warning}"));
     let descriptors = raise_file_limit();
 
     let authentication = authentication(given, &config.zeo)?;
@@ -180,10 +179,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let reloader = Reloader::new(given, log, config, Arc::clone(&certificates), manager);
     let admin = start_admin(given, config, opening, log, &reloader)?;
     // Python's read-only server writes none.
-    let pid_file = match config.zeo.hosted.read_only {
-        false => PidFile::create(config.zeo.pid_filename.as_deref()),
-        true => None,
-    };
+    let pid_file = Some(&config.zeo).filter(|zeo| !zeo.hosted.read_only);
+    let pid_file = pid_file.and_then(|zeo| PidFile::create(zeo.pid_filename.as_deref()));
     let prepared = prepare_storages(config)?;
     // Their files are unlinked at each return.
     let listeners = bound.listen(&config.zeo.listeners, &certificates)?;
@@ -191,13 +188,15 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
-    let storages = open_storages(config, prepared, opening)?;
-    let resolver = start_resolver(&config.zeo, &storages)?;
+    let member = Member::start(config)?;
+    let storages = open_storages(config, prepared, opening, member.as_ref())?;
+    let resolver = start_resolver(config, &storages)?;
     // A signal to stop may have come while a large file was scanned.
     while let Some(signal) = signals.poll() {
         if let Some(code) = handle(signal, log, &reloader) {
             manager.stops();
             resolver.stop();
+            member.iter().for_each(Member::end);
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
             return Ok(code);
         }
@@ -217,8 +216,9 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
     let jobs = Jobs { backups, scrubs };
     reloader.begin(Running::new(&server, config, written, doors, http.clone(), common, jobs));
+    member.iter().try_for_each(|member| member.begin(&server))?;
     http.iter().for_each(|http| http.serves(&server));
-    admin.iter().for_each(|admin| admin.serves(&server));
+    admin.iter().for_each(|admin| admin.serves(&server, member.as_ref()));
     manager.serves(&server);
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &reloader) };
@@ -231,14 +231,21 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     // Early, so that no vote waits for a helper.
     resolver.stop();
     running.iter_mut().for_each(Running::stop_jobs);
+    member.iter().for_each(Member::stops);
     server.stop();
+    member.iter().for_each(Member::end);
     close_storages(&server);
     drop((http, running, pid_file));
     if config.exit_immediately {
-        let mut stdout = std::io::stdout();
-        let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
+        say_that_it_exits();
     }
     Ok(code)
+}
+
+/// What `--test` prints.
+fn say_that_it_exits() {
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
 }
 
 fn open_audit(config: &AuditConfig, log: &LogHandle) -> Result<AuditLog, Failure> {
@@ -351,6 +358,7 @@ fn open_storages(
     config: &Config,
     prepared: Vec<(&str, Prepared)>,
     opening: &Opening,
+    member: Option<&Member>,
 ) -> Result<Vec<Arc<Hosted>>, Failure> {
     // Memory for two of the largest records at a time, or more smaller ones.
     let clock = TimeSource::default();
@@ -359,7 +367,7 @@ fn open_storages(
         .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {
-        match prepared() {
+        match prepared(&|file| cluster::replicated(member, name, file)) {
             Ok(storage) => {
                 opened.push((name, storage));
                 opening.has_opened_one();
@@ -384,9 +392,11 @@ fn open_storages(
     Ok(hosted)
 }
 
-/// The conflict resolution of all storages. Helper processes are started only if a storage can be written.
-fn start_resolver(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) -> Result<Arc<Chain>, Failure> {
-    let settings = zeo.conflict_resolver.clone().filter(|_| storages.iter().any(|one| !one.is_read_only()));
+/// The conflict resolution of all storages. Helper processes are started only if a storage can be written, or may be
+/// later: a replica can be promoted.
+fn start_resolver(config: &Config, storages: &[Arc<Hosted>]) -> Result<Arc<Chain>, Failure> {
+    let writes = config.replication.is_some() || storages.iter().any(|one| !one.is_read_only());
+    let settings = config.zeo.conflict_resolver.clone().filter(|_| writes);
     let chain = Chain::new(settings)
         .map_err(|error| Failure::outside(format!("can't start the thread of conflict-resolver: {error}")))?;
     let chain = Arc::new(chain);

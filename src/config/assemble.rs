@@ -15,15 +15,18 @@ use super::options::Options;
 use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
+use super::schema::replication::ReplicationSection;
 use super::schema::runner::{self, RUNNER, Runner};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
-use super::schema::{self, audit, backup, eventlog, network, storages, zeo};
+use super::schema::{
+    self, audit, backup, eventlog, network, replication as replication_schema, storages, zeo,
+};
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
     AuditConfig, AuthenticationConfig, BackupConfig, Config, FileStorageConfig, ListenerConfig, NamedStorage,
     NetworkConfig, StorageConfig, ZeoConfig, access, databases_of, drop_ins, environment as variables, files,
-    listeners, origins,
+    listeners, origins, replication,
 };
 use crate::auth::Settings;
 use crate::base::address::Address;
@@ -64,14 +67,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         }
         None => (file.zeo.addresses, file.listens),
     };
-    let mut storages = if options.filenames.is_empty() {
-        named(file.storages).map_err(|error| error.to_string())?
-    } else {
-        options.filenames.into_iter().enumerate().map(numbered).collect()
-    };
-    if storages.is_empty() {
-        return Err("no storages specified; use -f or -C".into());
-    }
+    let (mut storages, starts) = storages(file.storages, options.filenames)?;
     warnings.extend(files::check(&storages)?);
     warnings.extend(storages.iter().flat_map(|named| named.storage.warnings()));
     let read_only = hosted.read_only;
@@ -97,6 +93,10 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
     };
     let names: Vec<&str> = storages.iter().map(|named| named.name.as_str()).collect();
     let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;
+    let of_server =
+        replication::OfServer { storages: &storages, starts: &starts, listeners: &listeners, read_only };
+    let replication =
+        file.replication.map(|section| replication::options(section, &of_server)).transpose()?;
     let access = access::access(file.access, &listeners, &names, &mut warnings)?;
     warnings.extend(listeners::without_clients(&file.networks, &listeners));
     let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
@@ -122,6 +122,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         networks: file.networks,
         backups: file.backups,
         audit: file.audit,
+        replication,
         http: file.http.with_option(options.http)?,
         log: file.log,
         exit_immediately: options.exit_immediately,
@@ -129,6 +130,22 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         origins: file.origins,
         warnings,
     })
+}
+
+/// The storages of the file or of the command line, and where each of them begins in the file.
+fn storages(
+    sections: Vec<StorageSection>,
+    filenames: Vec<String>,
+) -> Result<(Vec<NamedStorage>, Vec<Location>), String> {
+    if !filenames.is_empty() {
+        return Ok((filenames.into_iter().enumerate().map(numbered).collect(), Vec::new()));
+    }
+    let starts = sections.iter().map(|section| section.location.clone()).collect();
+    let storages = named(sections).map_err(|error| error.to_string())?;
+    match storages.is_empty() {
+        true => Err("no storages specified; use -f or -C".into()),
+        false => Ok((storages, starts)),
+    }
 }
 
 /// What a server without writes does not write. `read_only`: of `<zeo>`.
@@ -341,6 +358,7 @@ struct FileConfig {
     listens: Vec<ListenSection>,
     access: Vec<AccessSection>,
     networks: Vec<NetworkConfig>,
+    replication: Option<ReplicationSection>,
     log: LogSetup,
     /// For `zeoctl`.
     environment: Vec<(String, String)>,
@@ -424,6 +442,7 @@ impl FileConfig {
                 "audit" => file.audit = Some(audit::audit(section)?),
                 "http" => file.http = HttpSection::from_section(section)?,
                 "network" => file.networks.push(network::network(section)?),
+                "replication" => file.replication = Some(replication_schema::replication(section)?),
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {

@@ -6,7 +6,7 @@ use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
 use super::{
     AuditConfig, AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, HttpConfig,
-    ListenerConfig, NetworkConfig, SslConfig, StorageConfig, ZeoConfig,
+    ListenerConfig, NetworkConfig, SslConfig, StorageConfig, ZeoConfig, replication,
 };
 use crate::auth::Settings;
 use crate::backup::repository::retention::Retention;
@@ -14,8 +14,9 @@ use crate::base::address::Address;
 use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
-use crate::net::tls::Peers;
+use crate::net::tls::{Files, Peers};
 use crate::postgres::dsn::Target;
+use crate::replication::cluster::options::{ClusterOptions, Level, OnTimeout};
 use crate::server::access::{AccessRules, Who};
 use crate::server::rates::Rates;
 use crate::storage::file::NewFileFormat;
@@ -87,6 +88,9 @@ impl Config {
         self.networks.iter().for_each(|network| line("network", describe_network(network)));
         for backup in &self.backups {
             line("backup", describe_backup(backup));
+        }
+        if let Some(cluster) = &self.replication {
+            line("cluster", describe_replication(cluster));
         }
         if let Some(AuditConfig { file, events }) = &self.audit {
             let names: Vec<_> = events.iter().map(|event| event.name()).collect();
@@ -195,6 +199,62 @@ fn describe_backup(backup: &BackupConfig) -> String {
     if let Some(send) = &backup.send {
         let timeout = Unit::Seconds.show(send.timeout.as_secs());
         add(format_args!("sent with '{}', given up after {timeout} without progress", send.command));
+    }
+    text
+}
+
+/// What differs from the defaults, after the role.
+fn describe_replication(cluster: &ClusterOptions) -> String {
+    let mut text = format!("at first {}", cluster.first_role.as_str());
+    let mut add = |part: String| {
+        text.push_str(", ");
+        text.push_str(&part);
+    };
+    if cluster.name != replication::machine_name() {
+        add(format!("called {}", cluster.name));
+    }
+    cluster.listen.iter().for_each(|listen| add(format!("replicas connect to {}", address(listen))));
+    if !cluster.peers.is_empty() {
+        let peers: Vec<String> = cluster.peers.iter().map(ToString::to_string).collect();
+        add(format!("the others are {}", peers.join(" and ")));
+    }
+    add(format!("state in {}", cluster.state.display()));
+    if let Some(trigger) = &cluster.trigger {
+        add(format!("promoted by {}", trigger.display()));
+    }
+    if cluster.synchronous_replicas > 0 {
+        let level = match cluster.level {
+            Level::Received => "received",
+            Level::Synced => "synced",
+            Level::Published => "published",
+        };
+        let after = Unit::Milliseconds
+            .show(u64::try_from(cluster.synchronous_timeout.as_millis()).unwrap_or(u64::MAX));
+        let then = match cluster.on_timeout {
+            OnTimeout::Degrade => format!("goes on without them after {after}"),
+            OnTimeout::Block => format!("waits for them (a WARNING after {after})"),
+        };
+        let count = cluster.synchronous_replicas;
+        add(format!("a commit waits until {count} replicas have {level} it, and {then}"));
+    }
+    if let Some(staleness) = cluster.max_staleness {
+        add(format!("serves no clients if more than {} behind", Unit::Seconds.show(staleness.as_secs())));
+    }
+    if let Some(rate) = cluster.max_rate {
+        add(format!("at most {} a second to a replica", Unit::Bytes.show(rate)));
+    }
+    if cluster.compress {
+        add("compressed".into());
+    }
+    if cluster.follows_replicas {
+        add("follows other replicas as well".into());
+    }
+    if let Some(Files { certificate, peers, .. }) = &cluster.tls {
+        let others = match peers {
+            Peers::Listed(path) => path.display().to_string(),
+            Peers::Signed => "any authority that this machine trusts".into(),
+        };
+        add(format!("TLS as {}, with certificates of {others}", certificate.display()));
     }
     text
 }

@@ -11,15 +11,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::schema::{self, access, audit, backup, eventlog, http, listen, network, runner};
+use super::schema::{self, access, audit, backup, eventlog, http, listen, network, replication, runner};
 use super::zconfig::matcher::{AddedTypes, KnownTo, SectionType};
 use super::zconfig::suggest::nearest;
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Section, Surroundings};
 
 /// Sections of a file that Python's server does not have. Others must be in the configuration file.
-pub static OWN_SECTIONS: &[&SectionType] =
-    &[&access::ACCESS, &audit::AUDIT, &backup::BACKUP, &http::HTTP, &listen::LISTEN, &network::NETWORK];
+pub static OWN_SECTIONS: &[&SectionType] = &[
+    &access::ACCESS,
+    &audit::AUDIT,
+    &backup::BACKUP,
+    &http::HTTP,
+    &listen::LISTEN,
+    &network::NETWORK,
+    &replication::REPLICATION,
+];
 
 /// The directory beside a configuration file.
 pub fn directory(path: &Path) -> PathBuf {

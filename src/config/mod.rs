@@ -21,6 +21,7 @@ mod listeners;
 pub mod options;
 mod origins;
 mod reading;
+mod replication;
 pub mod schema;
 mod storage;
 pub mod zconfig;
@@ -34,6 +35,7 @@ use crate::base::network::Networks;
 use crate::conflict::HelperOptions;
 use crate::logging::{FileSetup, LogSetup};
 use crate::net::tls;
+use crate::replication::cluster::options::ClusterOptions;
 use crate::server::access::AccessRules;
 use crate::server::audit::Event;
 use crate::server::hosted::HostedOptions;
@@ -75,6 +77,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// What `<http>` and `--http` say. `None`: nothing is served over HTTP.
     pub http: Option<HttpConfig>,
+    /// What `<replication>` says. `None`: the server is on its own.
+    pub replication: Option<ClusterOptions>,
     /// What `<eventlog>` says.
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.

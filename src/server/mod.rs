@@ -77,6 +77,7 @@ use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::pack_plans::PackPlans;
 use crate::server::reload_status::ReloadStatus;
+use crate::server::status::cluster::{ClusterStatus, ClusterView};
 use crate::server::stop_signal::StopSignal;
 use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
@@ -112,6 +113,8 @@ pub struct Server {
     next_connection_id: AtomicU64,
     stopping: AtomicBool,
     listeners: Mutex<Vec<Arc<Listener>>, rank::Listeners>,
+    /// The cluster that it is in, for monitoring.
+    cluster: OnceLock<Box<ClusterView>>,
     /// Those of `<http>`, for monitoring.
     shown_listeners: OnceLock<Vec<Arc<Listener>>>,
 }
@@ -199,6 +202,16 @@ impl Server {
     /// The configuration file, if there is one.
     pub fn configuration(&self) -> Option<&str> {
         self.configuration.get().map(String::as_str)
+    }
+
+    /// Shows monitoring the cluster that the server is in. Later calls change nothing.
+    pub fn show_cluster(&self, view: Box<ClusterView>) {
+        let _ = self.cluster.set(view);
+    }
+
+    /// The cluster that the server is in, as it is now. `None`: it is on its own.
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        self.cluster.get().map(|view| view())
     }
 
     /// Shows the backups of a `<backup>` section to monitoring.

@@ -63,6 +63,7 @@ impl Server {
             next_connection_id: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             listeners: Mutex::default(),
+            cluster: OnceLock::new(),
             shown_listeners: OnceLock::new(),
         });
         watch::start(&server)?;

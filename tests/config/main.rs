@@ -9,5 +9,6 @@ mod documents;
 mod journal;
 mod networks;
 mod own_keys;
+mod replication;
 mod robustness;
 mod values;

@@ -3,13 +3,14 @@
 //! - `exchange`: a request and its answer, lines of JSON
 //! - `caller`: the process that calls; only root and the user of the server are answered
 //! - `steered`: what is looked at and changed
-//! - `clients`, `packs`, `indexes`, `log_level`, `configuration`: the commands
+//! - `clients`, `packs`, `indexes`, `log_level`, `configuration`, `cluster`: the commands
 //!
 //! The socket answers from before the storages are opened until the server stops, each connection in a thread of its
 //! own. A caller delays no client: what it asks for goes through the same doors as the requests of clients.
 
 mod caller;
 mod clients;
+mod cluster;
 mod configuration;
 mod exchange;
 mod indexes;
@@ -34,6 +35,7 @@ use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
+use crate::commands::cluster::Member;
 use crate::net::listen::{self, ListenError, Listener, SocketAccess};
 use crate::server::Server;
 use crate::server::audit::Event;
@@ -60,6 +62,10 @@ const COMMANDS: &[(&str, Command)] = &[
     ("log-level", log_level::set),
     ("check", configuration::check),
     ("reload", configuration::reload),
+    ("role", cluster::role),
+    ("promote", cluster::promote),
+    ("demote", cluster::demote),
+    ("follow", cluster::follow),
 ];
 
 /// Does what a request asks for.
@@ -70,7 +76,7 @@ fn answer(steered: &Steered, call: &AdminCall, exchange: &mut Exchange) -> Resul
     let (_, command) = command.ok_or_else(|| format!("runzeo {version} has no command '{name}'"))?;
     let result = command(steered, call, exchange);
     // Packs have lines of their own.
-    if !matches!(name, "status" | "check" | "pack")
+    if !matches!(name, "status" | "check" | "role" | "pack")
         && let Ok(server) = steered.server()
     {
         server.audit().note(Event::Admin, None, None, |facts| {
@@ -117,8 +123,8 @@ impl AdminSocket {
     }
 
     /// All storages are open.
-    pub(super) fn serves(&self, server: &Arc<Server>) {
-        self.steered.set_server(server);
+    pub(super) fn serves(&self, server: &Arc<Server>, member: Option<&Member>) {
+        self.steered.set_server(server, member);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::exchange::AdminCall;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
+use crate::commands::cluster::Member;
 use crate::commands::given::Given;
 use crate::commands::opening::Opening;
 use crate::commands::reload::Reloader;
@@ -21,6 +22,8 @@ pub(in crate::commands) struct Steered {
     pub(super) reloader: Arc<Reloader>,
     /// Once all storages are open.
     server: OnceLock<Arc<Server>>,
+    /// The cluster that it is in, once it is followed or follows. `None`: there is no `<replication>`.
+    member: OnceLock<Option<Member>>,
 }
 
 impl Steered {
@@ -31,12 +34,27 @@ impl Steered {
         reloader: &Arc<Reloader>,
     ) -> Steered {
         let (given, opening, reloader) = (Arc::clone(given), Arc::clone(opening), Arc::clone(reloader));
-        Steered { given, opening, log: log.clone(), reloader, server: OnceLock::new() }
+        Steered {
+            given,
+            opening,
+            log: log.clone(),
+            reloader,
+            server: OnceLock::new(),
+            member: OnceLock::new(),
+        }
     }
 
     /// All storages are open. Called once.
-    pub(super) fn set_server(&self, server: &Arc<Server>) {
+    pub(super) fn set_server(&self, server: &Arc<Server>, member: Option<&Member>) {
+        let _ = self.member.set(member.cloned());
         let _ = self.server.set(Arc::clone(server));
+    }
+
+    /// This server in its cluster.
+    pub(super) fn member(&self) -> Result<&Member, String> {
+        self.server()?;
+        let member = self.member.get().and_then(Option::as_ref);
+        member.ok_or_else(|| "this server is in no cluster: its configuration has no <replication>".into())
     }
 
     /// The server, or what it still does.

@@ -10,6 +10,7 @@ use crate::config::schema::http::HTTP;
 use crate::config::schema::listen::LISTEN;
 use crate::config::schema::network::NETWORK;
 use crate::config::schema::relstorage::{POSTGRESQL, RELSTORAGE};
+use crate::config::schema::replication::REPLICATION;
 use crate::config::schema::ssl::{CLIENT_SSL, SSL};
 use crate::config::schema::storages::{
     BEFORE, BLOBSTORAGE, DEMOSTORAGE, FILESTORAGE, MAPPINGSTORAGE, SERVERZLIBSTORAGE, TEMPORARYSTORAGE,
@@ -244,6 +245,27 @@ static TABLE: &[Row] = &[
     row(&AUDIT, Effect::Restart, &[WHOLE, "path", "events", "old-files", "max-size", "when", "interval"]),
     row(&HTTP, CONNECTIONS, &["allow", "host"]),
     row(&HTTP, Effect::Restart, &[WHOLE, "address", "socket-mode"]),
+    row(
+        &REPLICATION,
+        Effect::Restart,
+        &[
+            WHOLE,
+            "name",
+            "listen",
+            "peer",
+            "role",
+            "state-file",
+            "trigger-file",
+            "synchronous-replicas",
+            "synchronous-level",
+            "synchronous-timeout",
+            "on-timeout",
+            "max-staleness",
+            "max-rate",
+            "compress",
+            "follow-replicas",
+        ],
+    ),
     row(&EVENTLOG, NOW, &["level"]),
     row(&EVENTLOG, Effect::Restart, &[WHOLE]),
     row(&LOGFILE, NOW, &["level"]),

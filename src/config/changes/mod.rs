@@ -190,7 +190,10 @@ impl Comparison<'_> {
         let of_options = of_options.map(|known| Effect::of_command_line(known.option));
         let is_of_zeoctl = [&runner::RUNNER, &runner::ENVIRONMENT].iter().any(|one| std::ptr::eq(of, *one));
         let of_runner = is_of_zeoctl.then_some(effects::OF_ZEOCTL);
-        Nesting { shown, effect: of_options.or(of_runner).or(outer.effect) }
+        // Its <ssl> is of the type that <zeo> has, too.
+        let is_replication = std::ptr::eq(of, &schema::replication::REPLICATION);
+        let of_replication = is_replication.then_some(Effect::Restart);
+        Nesting { shown, effect: of_options.or(of_runner).or(of_replication).or(outer.effect) }
     }
 }
 
@@ -352,6 +355,30 @@ mod tests {
                 "zeo.conf:8 <eventlog> <logfile> b level: info -> debug (applied)",
                 "zeo.conf:2 <eventlog> <logfile> a: path a; level info -> - (restart)",
             ]
+        );
+    }
+
+    /// A reload applies certificates of clients, and those of other servers at the restart.
+    #[test]
+    fn a_cluster_changes_at_a_restart() {
+        let section = |of: &str, certificate: &str| {
+            format!("<{of}>\npeer a:1\n<ssl>\ncertificate {certificate}\n</ssl>\n</{of}>\n")
+        };
+        assert_eq!(
+            changes(&section("replication", "a"), &section("replication", "b")),
+            ["zeo.conf:4 <replication> <ssl> certificate: a -> b (restart)"]
+        );
+        assert_eq!(
+            changes(&section("zeo", "a"), &section("zeo", "b")),
+            ["zeo.conf:4 <zeo> <ssl> certificate: a -> b (applied)"]
+        );
+        assert_eq!(changes("", "<replication>\npeer a:1\npeer b:1\n</replication>").len(), 1);
+        assert_eq!(
+            changes(
+                "<replication>\npeer a:1\n</replication>",
+                "<replication>\npeer a:1\npeer b:1\n</replication>"
+            ),
+            ["zeo.conf:2 <replication> peer: a:1 -> a:1, b:1 (restart)"]
         );
     }
 

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod listen;
 pub mod network;
 pub mod relstorage;
+pub mod replication;
 pub mod runner;
 pub mod ssl;
 pub mod storages;
@@ -52,6 +53,12 @@ pub static FILE: SectionType = SectionType {
             types: &[&network::NETWORK],
             required: false,
             multiple: true,
+        },
+        Child::Slot {
+            what: "<replication> section",
+            types: &[&replication::REPLICATION],
+            required: false,
+            multiple: false,
         },
         Child::Slot {
             what: "<eventlog> section",

@@ -102,6 +102,11 @@ pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
     Child::Key { name, datatype, required: true, multiple: false, default: None, known: KnownTo::Always }
 }
 
+/// A key that may be there several times.
+pub const fn multikey(name: &'static str, datatype: Datatype) -> Child {
+    Child::Key { name, datatype, required: false, multiple: true, default: None, known: KnownTo::Always }
+}
+
 /// A key that must be there, and may be there several times.
 pub const fn required_multikey(name: &'static str, datatype: Datatype) -> Child {
     Child::Key { name, datatype, required: true, multiple: true, default: None, known: KnownTo::Always }

@@ -13,6 +13,7 @@ use super::options::Role;
 use super::progress::Mode;
 use super::state::Timelines;
 use crate::base::address::Address;
+use crate::base::clock::IoDeadline;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::storage::{Result, Staged, TransactionMeta};
@@ -21,6 +22,8 @@ use super::LOG;
 
 /// Time for the commits that have begun when the role changes.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often a promotion that waits for the primary looks.
+const WAIT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for the replicas of a server that is demoted to have everything.
 const LAST_MAX: Duration = Duration::from_secs(10);
 
@@ -37,6 +40,11 @@ pub fn promote(node: &Arc<Node>, promotion: &Promotion) -> std::result::Result<S
             .into());
     };
     let members = node.members();
+    let until = IoDeadline::after(promotion.wait);
+    while !promotion.force && node.primary_and_fence().0.is_some() && !until.is_over() && !node.is_stopping()
+    {
+        node.wait(until.left().min(WAIT_PAUSE));
+    }
     if let (Some(primary), false) = (node.primary_and_fence().0, promotion.force) {
         return Err(format!(
             "the primary, {primary}, is connected: demote it first, so that nothing is lost ('zeoadmin demote' there), or use \

@@ -27,7 +27,7 @@ pub struct Dialled<'a> {
     /// For the log.
     pub peer: String,
     /// Ends the connection when the attempt is cancelled.
-    _ending: OnCancel<'a>,
+    pub ending: OnCancel<'a>,
 }
 
 /// Connects and says hello. The error is for the log.
@@ -54,7 +54,7 @@ fn begin<'a>(
     let Reached { socket, is_tcp, peer } = reached;
     let other = socket.try_clone()?;
     // An error means that the other side is gone already.
-    let _ending = cancel.on_cancel(move || drop(other.shutdown(Shutdown::Both)));
+    let ending = cancel.on_cancel(move || drop(other.shutdown(Shutdown::Both)));
     let host = match address {
         Address::Tcp { host, .. } => host.as_deref(),
         Address::Unix(_) => None,
@@ -69,7 +69,7 @@ fn begin<'a>(
     receiving.set_silence_max(wait_max)?;
     let mut out = Outgoing::new(Arc::clone(&stream), false);
     out.send(&Message::Hello(hello))?;
-    Ok(Dialled { stream, out, receiving, peer, _ending })
+    Ok(Dialled { stream, out, receiving, peer, ending })
 }
 
 /// Asks a server for its role and its timelines.

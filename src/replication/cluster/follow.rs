@@ -145,7 +145,7 @@ fn follow_from(
 ) -> Result<String> {
     node.adopt(standing)?;
     dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
-    let Dialled { stream, out, receiving, peer, _ending } = dialled;
+    let Dialled { stream, out, receiving, peer, ending: _ending } = dialled;
     member.progress.set_attended(true);
     member.follows();
     let name = &standing.name;

@@ -217,9 +217,14 @@ impl Member {
     pub fn report(&self, role: Role) -> StorageReplication {
         let (degraded_since, degradations) = self.progress.degradation();
         let following = || {
-            let behind = self.behind();
+            let (is_following, behind) = (self.is_following(), self.behind());
             let followed = self.followed.lock();
-            FollowingReport { failure: followed.failure.clone(), primary_last: followed.news.written, behind }
+            FollowingReport {
+                failure: followed.failure.clone(),
+                primary_last: followed.news.written,
+                behind: behind.filter(|_| is_following),
+                staleness: behind.map(|lag| lag.time),
+            }
         };
         StorageReplication {
             storage: self.name.clone(),

@@ -37,13 +37,14 @@ use std::time::{Duration, SystemTime};
 use self::layer::Replicated;
 use self::member::Member;
 use self::node::Node;
-use self::options::{ClusterOptions, OnTimeout, Role};
+use self::options::{ClusterOptions, Role};
 use self::report::ClusterReport;
-use self::serve::Listening;
+use self::serve::{Listening, listen_for_servers};
 use self::state::Timeline;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::sync::{Arc, Mutex, rank};
+use crate::net::listen::Listener;
 use crate::storage::{GroupGate, Storage, StorageError};
 
 /// The target of the lines in the log.
@@ -70,6 +71,8 @@ pub struct Cluster {
 
 #[derive(Default)]
 struct Threads {
+    /// Until connections are accepted.
+    listeners: Vec<Listener>,
     listening: Vec<Listening>,
     others: Vec<JoinHandle<()>>,
 }
@@ -77,6 +80,8 @@ struct Threads {
 /// How a promotion is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Promotion {
+    /// How long it waits for the primary to be demoted or to go away.
+    pub wait: Duration,
     /// Also if the primary is connected, or this replica has not met its cluster.
     pub force: bool,
 }
@@ -84,13 +89,16 @@ pub struct Promotion {
 impl Cluster {
     /// Reads the state, and asks the peers of a server that was the primary whether it still is.
     ///
-    /// Errors: a state file that cannot be read or written; certificates; a second cluster would be begun.
+    /// Errors: a state file that cannot be read or written; certificates; an address that cannot be listened at; a
+    /// second cluster would be begun.
     pub fn start(options: ClusterOptions) -> Result<Arc<Cluster>, StorageError> {
         let node = Arc::new(Node::new(options)?);
         watch::ask_before_start(&node)?;
         // The first state of a cluster, or a file system that cannot be written, is found out now.
         node.change(|_| ())?;
-        Ok(Arc::new(Cluster { node, threads: Mutex::default(), cancel: Cancel::default() }))
+        let listeners = listen_for_servers(&node)?;
+        let threads = Mutex::new(Threads { listeners, ..Threads::default() });
+        Ok(Arc::new(Cluster { node, threads, cancel: Cancel::default() }))
     }
 
     /// The storage `name` of the server, as a member of the cluster. Called for each before [`Cluster::begin`].
@@ -104,10 +112,13 @@ impl Cluster {
 
     /// All storages are open, and clients can connect: the server follows, and is followed.
     ///
-    /// Errors: an address that cannot be listened at; a thread that cannot be started.
+    /// Errors: a thread that cannot be started.
     pub fn begin(&self) -> Result<(), StorageError> {
-        let listening = Listening::start(&self.node)?;
-        self.threads.lock().listening = listening;
+        let listeners = std::mem::take(&mut self.threads.lock().listeners);
+        for listener in listeners {
+            let listening = Listening::on(&self.node, listener)?;
+            self.threads.lock().listening.push(listening);
+        }
         for member in self.node.members() {
             let node = Arc::clone(&self.node);
             self.spawn("replica-follow", move || follow::keep_following(&node, &member))?;
@@ -164,11 +175,16 @@ impl Cluster {
         change::demote(&self.node, Some(address))
     }
 
+    /// The server is about to stop: no commit waits for replicas that do not come.
+    pub fn stops(&self) {
+        self.node.members().iter().for_each(|member| member.progress.stop_blocking());
+    }
+
     /// The server stops, and its clients have gone: replicas get what is published.
     pub fn end(&self) {
         self.node.stop();
         self.cancel.cancel();
-        let Threads { listening, others } = std::mem::take(&mut *self.threads.lock());
+        let Threads { listening, others, .. } = std::mem::take(&mut *self.threads.lock());
         listening.into_iter().for_each(Listening::end);
         let members = self.node.members();
         for member in &members {
@@ -188,13 +204,5 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// What an asynchronous or a blocking primary does, for people.
-pub fn on_timeout_name(on_timeout: OnTimeout) -> &'static str {
-    match on_timeout {
-        OnTimeout::Degrade => "degrade",
-        OnTimeout::Block => "block",
     }
 }

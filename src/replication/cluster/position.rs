@@ -5,13 +5,15 @@
 //! asks for probes between two transactions, of which it has the first and not the second, until they are neighbours.
 //! The common part of two histories is at their beginning, so this finds its end.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use crate::base::ids::Tid;
 use crate::storage::{DataRecord, Replicable, Result, TransactionIterator, TransactionRecord};
 
-/// Probes in a message.
-pub const PROBES_MAX: u64 = 64;
+/// Probes that are looked for at once. A message has fewer than twice as many.
+const PROBES_MAX: u64 = 64;
 
 /// A transaction, as far as a comparison needs it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,23 +60,27 @@ impl Probe {
     }
 }
 
-/// Probes between two transactions, both exclusive, spread evenly over the time between them: all that there are, if
-/// they are few.
+/// Probes between two transactions, both exclusive: the first one, and others that are spread over the time between
+/// them. Where this finds few, because most are close to each other, some of those as well; all, if they are few.
 pub fn probes_between(storage: &dyn Replicable, low: Tid, high: Tid) -> Result<Vec<Probe>> {
-    let mut probes: Vec<Probe> = Vec::new();
-    let step = (high.0.saturating_sub(low.0) / PROBES_MAX).max(1);
-    let mut next = low.0.saturating_add(1);
-    while next < high.0 && (probes.len() as u64) < PROBES_MAX {
-        match Probe::at(storage, Tid(next))? {
-            Some(probe) if probe.tid < high => {
-                // The first one is the neighbour of `low` whatever the step is.
-                next = probe.tid.0.saturating_add(step);
-                probes.push(probe);
+    let mut probes: BTreeMap<Tid, Probe> = BTreeMap::new();
+    let mut step = (high.0.saturating_sub(low.0) / PROBES_MAX).max(1);
+    loop {
+        let mut next = low.0.saturating_add(1);
+        for _ in 0..PROBES_MAX {
+            match Probe::at(storage, Tid(next))? {
+                Some(probe) if probe.tid < high => {
+                    next = probe.tid.0.saturating_add(step);
+                    probes.insert(probe.tid, probe);
+                }
+                _ => break,
             }
-            _ => break,
         }
+        if step == 1 || probes.len() as u64 > PROBES_MAX / 4 {
+            return Ok(probes.into_values().collect());
+        }
+        step = (step / PROBES_MAX).max(1);
     }
-    Ok(probes)
 }
 
 /// The search of the side that is followed.
@@ -143,7 +149,7 @@ mod tests {
         let mut search = Search { low: Tid::ZERO, high: last.tid };
         for messages in 1..100 {
             let probes = probes_between(there, search.low, search.high).unwrap();
-            assert!(probes.len() as u64 <= PROBES_MAX);
+            assert!((probes.len() as u64) < 2 * PROBES_MAX);
             if search.answered(here, &probes).unwrap().unwrap() {
                 return (search.low, messages);
             }
@@ -179,7 +185,7 @@ mod tests {
         let storage = file(directory.path(), "Data.fs", &[(5, 0), (9, 0)]);
         let storage = storage.replicable().unwrap();
         let probe = |tid| Probe { tid: Tid(tid), status: b' ', digest: [0; 16] };
-        for probes in [vec![probe(5)], vec![probe(9)], vec![probe(7), probe(7)]] {
+        for probes in [vec![probe(5)], vec![probe(9)]] {
             let mut search = Search { low: Tid(5), high: Tid(9) };
             assert!(search.answered(storage, &probes).unwrap().is_err(), "{probes:?}");
         }

@@ -58,6 +58,8 @@ struct State {
     mode: Mode,
     /// The server stops.
     is_closing: bool,
+    /// The server is about to stop: no group waits longer than the timeout.
+    never_blocks: bool,
     /// The last transaction in the file, that is durable, that is published.
     written: Tid,
     durable: Tid,
@@ -111,6 +113,7 @@ impl Progress {
             state: Mutex::new(State {
                 mode,
                 is_closing: false,
+                never_blocks: false,
                 written: last,
                 durable: last,
                 published: last,
@@ -139,10 +142,6 @@ impl Progress {
     pub fn set_mode(&self, mode: Mode) {
         self.state.lock().mode = mode;
         self.changed.notify_all();
-    }
-
-    pub fn mode(&self) -> Mode {
-        self.state.lock().mode
     }
 
     /// The transactions after `last` were taken back.
@@ -246,9 +245,17 @@ impl Progress {
         streams.iter().for_each(|stream| stream.shutdown());
     }
 
+    /// From now on a group that has waited for the timeout is taken back, if it must not be published.
+    pub fn stop_blocking(&self) {
+        self.state.lock().never_blocks = true;
+        self.changed.notify_all();
+    }
+
     /// No group waits any more, and no replica comes.
     pub fn close(&self) {
-        self.state.lock().is_closing = true;
+        let mut state = self.state.lock();
+        (state.is_closing, state.never_blocks) = (true, true);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -301,7 +308,7 @@ impl Progress {
     fn wait_for_replicas<'a>(&'a self, mut state: MutexGuard<'a, State>, last: Tid) -> Result<(), Withdrawn> {
         let mut until = Some(IoDeadline::after(self.timeout));
         loop {
-            if state.mode != Mode::Primary || (state.is_closing && until.is_none()) {
+            if state.mode != Mode::Primary || (state.never_blocks && until.is_none()) {
                 return Err(Withdrawn);
             }
             if state.degraded_since.is_some() || self.has_enough(&state, last) {

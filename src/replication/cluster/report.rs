@@ -53,6 +53,9 @@ pub struct FollowingReport {
     pub primary_last: Tid,
     /// What is missing here. `None`: not known, as there is no connection.
     pub behind: Option<Lag>,
+    /// How old the state may be that clients see, for `max-staleness`: without a connection, the time since it had all
+    /// that the primary had. `None`: there was no connection yet.
+    pub staleness: Option<Duration>,
 }
 
 /// A replica, as the server knows it that it follows.

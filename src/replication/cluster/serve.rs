@@ -42,21 +42,21 @@ pub struct Listening {
     thread: JoinHandle<()>,
 }
 
-impl Listening {
-    /// Listens at the address of the configuration, if it has one.
-    pub fn start(node: &Arc<Node>) -> Result<Vec<Listening>> {
-        let Some(address) = &node.options.listen else { return Ok(Vec::new()) };
-        let listeners = listen(address, SocketAccess::default()).map_err(|error| {
-            let error = match error {
-                ListenError::InUse => io::ErrorKind::AddrInUse.into(),
-                ListenError::Io(error) => error,
-            };
-            StorageError::io(format!("listening for replicas at {address}"))(error)
-        })?;
-        listeners.into_iter().map(|listener| Listening::on(node, listener)).collect()
-    }
+/// Listens at the address of the configuration, if it has one. Who connects waits until [`Listening::on`].
+pub fn listen_for_servers(node: &Node) -> Result<Vec<Listener>> {
+    let Some(address) = &node.options.listen else { return Ok(Vec::new()) };
+    listen(address, SocketAccess::default()).map_err(|error| {
+        let error = match error {
+            ListenError::InUse => io::ErrorKind::AddrInUse.into(),
+            ListenError::Io(error) => error,
+        };
+        StorageError::io(format!("listening for other servers at {address}"))(error)
+    })
+}
 
-    fn on(node: &Arc<Node>, listener: Listener) -> Result<Listening> {
+impl Listening {
+    /// Accepts from now on.
+    pub fn on(node: &Arc<Node>, listener: Listener) -> Result<Listening> {
         listener.set_tls(node.incoming_tls.clone());
         let listener = Arc::new(listener);
         log::info!(target: LOG, "listening for other servers of the cluster on {}", listener.endpoint);
@@ -144,7 +144,9 @@ fn begin(
         }
     };
     let spawned = thread::Builder::new().name("replica-out".into()).spawn(serve);
-    spawned.map(drop).inspect_err(|_| drop(connections.fetch_sub(1, Ordering::SeqCst)))
+    spawned.map(drop).inspect_err(|_| {
+        connections.fetch_sub(1, Ordering::SeqCst);
+    })
 }
 
 /// One connection, from its hello to its end.

@@ -242,7 +242,7 @@ mod tests {
         let path = directory.path().join("state");
         let whole = ClusterState::first(Role::Primary, "north").unwrap().text();
         for (text, line) in [
-            (whole.replace("end\n", ""), 4),
+            (whole.replace("end\n", ""), 5),
             (whole.replace("role primary", "role leader"), 3),
             (whole.replace("replication 1", "replication 2"), 1),
             (String::new(), 1),

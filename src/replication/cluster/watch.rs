@@ -86,7 +86,7 @@ fn check_trigger(node: &Arc<Node>) {
     match fs::remove_file(path) {
         Ok(()) => {
             log::warn!(target: LOG, "{} asks for a promotion", path.display());
-            if let Err(why) = promote(node, &Promotion { force: true }) {
+            if let Err(why) = promote(node, &Promotion { wait: Duration::ZERO, force: true }) {
                 log::error!(target: LOG, "no promotion: {why}");
             }
         }

@@ -10,11 +10,12 @@ use crate::base::sync::{Arc, AtomicBool, Mutex, Ordering, rank};
 use crate::server::Server;
 use crate::server::metrics::text::TextForm;
 use crate::server::metrics::{Scrape, metrics};
+use crate::server::status::cluster::{ClusterRole, ClusterStatus};
 use crate::server::status::json::to_json;
 use crate::server::status::{Phase, ServerReport};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
-const PATHS: &str = "/, /live, /startup, /ready, /metrics, /status.json";
+const PATHS: &str = "/, /live, /startup, /ready, /primary, /replica, /metrics, /status.json";
 
 /// Says how far the opening of the storages has come, such as `opening 1: 43 % of Data.fs`.
 pub type OpeningText = dyn Fn() -> String + Send + Sync;
@@ -32,7 +33,26 @@ pub struct Site {
 /// Whether it is a path of a probe, which is answered whatever name it is asked under: load balancers and Kubernetes
 /// have names of their own, and the answer has nothing that must be kept from others.
 pub fn is_probe(path: &str) -> bool {
-    matches!(path, "/live" | "/livez" | "/startup" | "/startupz" | "/ready" | "/readyz" | "/health")
+    matches!(
+        path,
+        "/live"
+            | "/livez"
+            | "/startup"
+            | "/startupz"
+            | "/ready"
+            | "/readyz"
+            | "/health"
+            | "/primary"
+            | "/replica"
+    )
+}
+
+/// The response of a probe. `obstacles`: why it is none of yes, a line for each reason.
+fn yes_or_no(obstacles: Vec<String>) -> Reply {
+    match &obstacles[..] {
+        [] => Reply::text(200, "ok"),
+        obstacles => Reply::text(503, &obstacles.join("\n")),
+    }
 }
 
 impl Site {
@@ -61,10 +81,9 @@ impl Site {
                 Some(_) => Reply::text(200, "ok"),
                 None => Reply::text(503, &(self.opening)()),
             },
-            "/ready" | "/readyz" | "/health" => match &self.obstacles()[..] {
-                [] => Reply::text(200, "ok"),
-                obstacles => Reply::text(503, &obstacles.join("\n")),
-            },
+            "/ready" | "/readyz" | "/health" => yes_or_no(self.obstacles()),
+            "/primary" => yes_or_no(self.not_primary()),
+            "/replica" => yes_or_no(self.not_replica()),
             "/" => Reply::page(page(&self.report())),
             "/metrics" => self.metrics(head),
             "/status.json" => Reply::new(200, "application/json", to_json(&self.report())),
@@ -95,7 +114,36 @@ impl Site {
             let failure = hosted.storage.failure()?;
             Some(format!("storage {}: {failure}", hosted.name))
         });
-        is_stopping.then(|| "stopping".into()).into_iter().chain(failed).collect()
+        let mut obstacles: Vec<String> =
+            is_stopping.then(|| "stopping".into()).into_iter().chain(failed).collect();
+        obstacles.extend(server.cluster().iter().flat_map(ClusterStatus::too_stale));
+        obstacles
+    }
+
+    /// Why clients that want to write must go to another server.
+    fn not_primary(&self) -> Vec<String> {
+        let mut obstacles = self.obstacles();
+        let Some(server) = self.server() else { return obstacles };
+        match server.cluster() {
+            Some(cluster) => obstacles.extend(cluster.not_primary()),
+            None if server.storages().all(|hosted| hosted.is_read_only()) => {
+                obstacles.push("read-only".into());
+            }
+            None => {}
+        }
+        obstacles
+    }
+
+    /// Why clients that want to read what another server has stored must go elsewhere.
+    fn not_replica(&self) -> Vec<String> {
+        let mut obstacles = self.obstacles();
+        let Some(server) = self.server() else { return obstacles };
+        match server.cluster() {
+            Some(cluster) if cluster.role == ClusterRole::Replica => {}
+            Some(_) => obstacles.push("the primary".into()),
+            None => obstacles.push("in no cluster: there is no <replication>".into()),
+        }
+        obstacles
     }
 
     fn metrics(&self, head: &Head) -> Reply {

@@ -7,6 +7,7 @@
 //! | [`server`] | the server: [`ServerReport`] |
 //! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
 //! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
+//! | [`cluster`] | the other servers with the same storages: [`ClusterStatus`](cluster::ClusterStatus) |
 //! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
 //! | [`slow`] | requests that took long: [`SlowReport`] |
 //! | [`history`] | what a storage has done in the last hour: [`HistoryReport`] |
@@ -29,6 +30,7 @@
 //! [`HistoryReport`]: history::HistoryReport
 
 pub mod client;
+pub mod cluster;
 pub mod history;
 pub mod json;
 pub mod locks;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::client::ClientReport;
+use super::cluster::ClusterStatus;
 use super::reloads::ReloadsReport;
 use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
@@ -54,6 +55,8 @@ pub struct ServerReport {
     pub backups: Vec<BackupReport>,
     /// `None` while the storages are opened.
     pub reloads: Option<ReloadsReport>,
+    /// `None`: there is no `<replication>`, or the storages are being opened.
+    pub cluster: Option<ClusterStatus>,
     /// What is not as it should be.
     pub warnings: Vec<Warning>,
 }
@@ -119,6 +122,7 @@ impl ServerReport {
             temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
             unregistered: others.map(|connection| ClientReport::of(&connection, now)).collect(),
             backups: server.backups().iter().map(|backup| BackupReport::of(backup)).collect(),
+            cluster: server.cluster(),
             storages,
             ..ServerReport::of_process(phase, now)
         };
@@ -129,6 +133,7 @@ impl ServerReport {
     /// What is wrong with it: storages first.
     fn warn(&self) -> Vec<Warning> {
         let mut warnings: Vec<Warning> = self.storages.iter().flat_map(warnings::of_storage).collect();
+        warnings.extend(self.cluster.iter().flat_map(ClusterStatus::warn));
         warnings.extend(self.backups.iter().flat_map(warnings::of_backup));
         warnings.extend(self.temporary_directory.as_ref().and_then(warnings::of_disk));
         let ConnectionsReport { registered, registered_max, .. } = self.connections;
@@ -174,6 +179,7 @@ impl ServerReport {
             storages: Vec::new(),
             unregistered: Vec::new(),
             backups: Vec::new(),
+            cluster: None,
             warnings: Vec::new(),
         }
     }

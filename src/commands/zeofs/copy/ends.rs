@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::served::names::Names;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
-use crate::commands::open::prepare;
+use crate::commands::open::{bare, prepare};
 use crate::commands::subcommand::Trouble;
 use crate::config::{FileStorageConfig, StorageConfig};
 use crate::inspect::data_file::DataFile;
@@ -86,7 +86,7 @@ impl End {
             }
             _ => None,
         };
-        let storage = prepare(config, RECORD_MAX)?()?;
+        let storage = prepare(config, RECORD_MAX)?(&bare)?;
         let format = format.map(|file| file.format());
         Ok(End { name: name.into(), storage, format, is_server: !config.clients().is_empty() })
     }

@@ -8,7 +8,7 @@ use super::super::served::connection::Client;
 use super::super::served::fetch::fetch;
 use super::super::served::names::{Names, Subject};
 use crate::base::ids::Tid;
-use crate::commands::open::prepare;
+use crate::commands::open::{bare, prepare};
 use crate::commands::subcommand::Trouble;
 use crate::config::{FileStorageConfig, StorageConfig};
 use crate::inspect::data_file::DataFile;
@@ -71,7 +71,7 @@ impl Database {
             StorageConfig::Client(client) => client.options.wait = true,
             _ => {}
         }
-        self.committer = Some(Committer::new(prepare(&self.config, RECORD_MAX)?()?));
+        self.committer = Some(Committer::new(prepare(&self.config, RECORD_MAX)?(&bare)?));
         Ok(())
     }
 
