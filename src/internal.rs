@@ -296,6 +296,11 @@ pub mod server {
     pub mod status {
         pub use crate::server::status::{Phase, ServerReport};
 
+        pub mod cluster {
+            pub use crate::server::status::cluster::{
+                ClusterRole, ClusterStatus, ClusterStorage, Following, LagStatus, ReplicaStatus,
+            };
+        }
         pub mod client {
             pub use crate::server::status::client::TransactionState;
         }

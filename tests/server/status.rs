@@ -199,7 +199,7 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
 }
 
 /// The headings in the documents, and the types whose fields they list.
-const TABLES: [(&str, &str); 27] = [
+const TABLES: [(&str, &str); 32] = [
     ("A slow request", "SlowReport"),
     ("A step", "StepReport"),
     ("What it was behind", "WaitedForReport"),
@@ -224,6 +224,11 @@ const TABLES: [(&str, &str); 27] = [
     ("The cache of a zeoclient", "CacheCounters"),
     ("The server of a database", "ReplicationReport"),
     ("The server that a storage has its data from", "RemoteReport"),
+    ("The cluster", "ClusterStatus"),
+    ("A storage of the cluster", "ClusterStorage"),
+    ("What a replica follows", "Following"),
+    ("A replica", "ReplicaStatus"),
+    ("A lag", "LagStatus"),
     ("A file system", "DiskReport"),
     ("A backup", "BackupReport"),
     ("Attempts", "AttemptsReport"),

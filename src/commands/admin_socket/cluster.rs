@@ -28,15 +28,15 @@ pub(super) fn promote(steered: &Steered, call: &AdminCall, _: &mut Exchange) -> 
     let wait =
         wait.ok_or_else(|| format!("'wait' of the request is not between 0 and {WAIT_MAX} seconds"))?;
     let promotion = Promotion { wait: Duration::from_secs_f64(wait), force: call.flag("force")? };
-    let force = if promotion.force { ", by force" } else { "" };
-    done(steered, call, &format!("promoted{force}"), |steered| {
+    let force = if promotion.force { " by force" } else { "" };
+    done(steered, call, &format!("promotion{force}"), |steered| {
         steered.member()?.cluster().promote(&promotion)
     })
 }
 
 /// Makes this primary a replica.
 pub(super) fn demote(steered: &Steered, call: &AdminCall, _: &mut Exchange) -> Result<Value, String> {
-    done(steered, call, "demoted", |steered| steered.member()?.cluster().demote())
+    done(steered, call, "demotion", |steered| steered.member()?.cluster().demote())
 }
 
 /// `{"address": "HOST:PORT"}`: makes this server a replica of the one there.
@@ -56,8 +56,8 @@ fn done(
     act: impl FnOnce(&Steered) -> Result<String, String>,
 ) -> Result<Value, String> {
     let member = steered.member()?;
-    log::warn!(target: LOG, "this server is {what} for {}", call.caller);
-    let done = act(steered).inspect_err(|error| log::error!(target: LOG, "it is not {what}: {error}"))?;
+    log::warn!(target: LOG, "{what}: asked for by {}", call.caller);
+    let done = act(steered).inspect_err(|error| log::error!(target: LOG, "{what}: not done: {error}"))?;
     log::warn!(target: LOG, "{done}");
     Ok(json!({ "role": member.status().role, "done": done }))
 }

@@ -5,6 +5,7 @@
 //! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`, `slow`: views of the server's report of itself
 //! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
 //! - `check`, `reload`: what a restart would do, and what can be done without one
+//! - `role`, `promote`: the server in its cluster, and other roles for it
 //!
 //! Everything that a command prints comes from the server, as JSON; `--json` prints that. Names that clients have
 //! chosen were escaped by the server, and are escaped here again: the server may be of another version.
@@ -17,7 +18,9 @@ mod kill;
 mod locks;
 mod log_level;
 mod pack;
+mod promote;
 mod reload;
+mod role;
 mod save_index;
 mod shown;
 mod slow;
@@ -45,6 +48,10 @@ const COMMANDS: &[Subcommand] = &[
     log_level::COMMAND,
     check::COMMAND,
     reload::COMMAND,
+    role::COMMAND,
+    promote::PROMOTE,
+    promote::DEMOTE,
+    promote::FOLLOW,
 ];
 
 /// The program `zeoadmin`. `program` is its name as called; `arguments` do not have it.
@@ -78,6 +85,10 @@ Usage: {program} COMMAND [options]
   log-level     what the log has, until the server stops
   check         what a restart would make of the configuration
   reload        read the configuration again, and apply it
+  role          whether it is the primary of its cluster, or a replica
+  promote       make a replica the primary
+  demote        make the primary a replica
+  follow        make it a replica of another server
 
 Which server:
   -s, --socket PATH     its admin socket
@@ -89,7 +100,7 @@ Without them, the socket is $RUNZEO_ADMIN_SOCKET, or else {default}.
 
 Only root and the user of the server may do this.
 Exit status: 0 done; 1 the server cannot be reached, or has refused; 2 the
-command line is wrong.
+command line is wrong. Some commands have more: their --help has them.
 ",
         default = call::DEFAULT
     )

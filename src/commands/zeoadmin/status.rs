@@ -15,8 +15,9 @@ pub(super) const COMMAND: Subcommand = Subcommand { name: "status", options: cal
 const HELP: &str = "\
 [options]
 
-The server in some lines: connections, and of each storage its size, counters,
-locks, packs, checks and disks; backups; and what an operator should look at.
+The server in some lines: connections, its cluster, and of each storage its
+size, counters, locks, packs, checks and disks; backups; and what an operator
+should look at.
 
   -s, --socket PATH     the admin socket of the server
   -C, --configure FILE  as the server's configuration says
@@ -108,6 +109,10 @@ fn print(out: &mut dyn Write, report: &Value) -> io::Result<()> {
             "configuration: {} changes wait for a restart (zeoadmin reload lists them)",
             waiting.len()
         )?;
+    }
+    let cluster = field(report, &["cluster"]);
+    if cluster.is_object() {
+        super::role::print(out, cluster)?;
     }
     for storage in list(report, &["storages"]) {
         print_storage(out, storage, number(report, &["time"]))?;

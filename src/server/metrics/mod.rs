@@ -5,6 +5,7 @@
 //! values of labels come from the configuration or from lists in the program: never from a client, for each value is a
 //! series of its own in the database of the metrics. `docs/monitoring.md` has a row for each family.
 
+mod cluster;
 mod process;
 mod storages;
 pub mod text;
@@ -42,6 +43,7 @@ pub fn metrics(report: &ServerReport, scrape: Scrape) -> String {
         expiry.add_if_known(&[("listener", &*listener.address)], listener.certificate_expires);
     }
     storages::add(&mut out, &report.storages);
+    cluster::add(&mut out, report.cluster.as_ref());
     backups(&mut out, &report.backups);
     disks(&mut out, report);
     out.family(Counter, "zeo_panics", "Panics, each of them a bug: the log has its place.")

@@ -11,6 +11,7 @@
 //! | [`activity`] | plots of the last hour |
 //! | [`locks`], [`clients`], [`conflicts`] | transactions, connections, what clients change at the same time |
 //! | [`slow`] | requests that took long |
+//! | [`cluster`] | the other servers with the same storages |
 //! | [`work`], [`disks`] | packs, checks, backups, and the room for them |
 //! | [`process`] | the server itself |
 //! | `page.css`, `page.js` | part of the page |
@@ -21,6 +22,7 @@
 
 mod activity;
 mod clients;
+mod cluster;
 mod conflicts;
 mod disks;
 pub mod frame;
@@ -44,6 +46,7 @@ pub fn page(report: &ServerReport) -> String {
     content.add(&overview::headline(report, mood)).add(&overview::warnings(report));
     if report.started.is_some() {
         content.add(&overview::storages(report));
+        content.add(&cluster::cluster(report));
         content.add(&activity::activity(report));
         content.add(&locks::locks(report));
         content.add(&clients::clients(report));
