@@ -9,6 +9,7 @@ mod audit;
 mod authentication;
 mod backups;
 mod blob_messages;
+mod cluster;
 mod cluster_shown;
 mod cold_reads;
 mod commit_states;

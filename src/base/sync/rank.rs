@@ -89,8 +89,6 @@ ranks! {
     ClusterState permits [File, Log];
     /// The storages of a server in a cluster, and its threads.
     ClusterMembers permits [];
-    /// How far a storage of a cluster and its replicas have come.
-    ClusterProgress permits [];
     /// What a replica knows of the server that it follows.
     ClusterFollowed permits [];
     /// The threads of a primary or a secondary.
@@ -244,6 +242,8 @@ ranks! {
     Tids permits [];
     /// The group of transactions that is written and waits for other servers.
     WrittenGroup permits [];
+    /// How far a storage of a cluster and its replicas have come.
+    ClusterProgress permits [];
     /// The places of old transactions.
     UndoPlaces permits [];
     /// Which iterators still use which file.
