@@ -63,8 +63,8 @@ impl FinishTicket {
 }
 
 /// If a storage drops a ticket without an answer, a bug has occurred within a commit, and the storage is read-only from
-/// now on. The outcome of the transaction is unknown, so the connection is closed instead of reporting success or
-/// failure.
+/// now on; or the transaction was taken back before it was published, and other servers may have it. The outcome of the
+/// transaction is unknown, so the connection is closed instead of reporting success or failure.
 impl Drop for FinishTicket {
     fn drop(&mut self) {
         if self.is_answered {

@@ -52,7 +52,18 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
     let core = &storage.core;
     let _packing = core.packing.begin()?;
     let old = core.volume.get_owned();
+    // A pack may have dropped the last transactions, which had no records.
+    if to == core.last_tid() {
+        return Ok(None);
+    }
     let Some(lost) = Lost::find(&old, to)? else { return Ok(None) };
+    if core.note.is_none() {
+        let path = core.path.display();
+        let what = format!(
+            "{path}.tmp, which has to tell about it, could not be written at the start: restart the server"
+        );
+        return Err(StorageError::Transaction(what));
+    }
     let kept = Kept::make(storage, lost.first)?;
     let done = index_before(&old, lost.cut).and_then(|index| cut_off(core, &old, &lost, to, index));
     if let Err(error) = done {
