@@ -19,7 +19,11 @@ use runzeo::storage::{
 const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
 
 /// The transactions, with the data of their records.
-type Listed = Vec<(Tid, Vec<(Oid, Option<Vec<u8>>)>)>;
+type Listed = Vec<Txn>;
+type Txn = (Tid, Vec<(Oid, Option<Vec<u8>>)>);
+
+/// Objects with their data and serial, if they have any.
+type Objects = Vec<(u64, Option<(Vec<u8>, Tid)>)>;
 
 fn listed_by(mut transactions: Box<dyn TransactionIterator>) -> Result<Listed> {
     let mut listed = Vec::new();
@@ -50,7 +54,7 @@ fn with_blobs(dir: &Path) -> FileStorageOptions {
 }
 
 /// All that clients see of the objects up to 40.
-fn objects(storage: &FileStorage) -> Vec<(u64, Option<(Vec<u8>, Tid)>)> {
+fn objects(storage: &FileStorage) -> Objects {
     (0..40)
         .map(|oid| match load(storage, oid) {
             Ok(found) => (oid, Some(found)),
@@ -62,9 +66,8 @@ fn objects(storage: &FileStorage) -> Vec<(u64, Option<(Vec<u8>, Tid)>)> {
 
 /// The last transaction of an object, also of one that is gone.
 fn serial(storage: &FileStorage, oid: u64) -> Tid {
-    let of_object = |(tid, records): &(Tid, Vec<(Oid, Option<Vec<u8>>)>)| {
-        records.iter().any(|(found, _)| *found == Oid(oid)).then_some(*tid)
-    };
+    let of_object =
+        |(tid, records): &Txn| records.iter().any(|(found, _)| *found == Oid(oid)).then_some(*tid);
     listed(storage).iter().rev().find_map(of_object).unwrap_or(Tid::ZERO)
 }
 
@@ -126,7 +129,7 @@ fn check(storage: FileStorage, options: impl Fn() -> FileStorageOptions, expecte
 /// What clients see.
 #[derive(Debug, PartialEq)]
 struct State {
-    objects: Vec<(u64, Option<(Vec<u8>, Tid)>)>,
+    objects: Objects,
     count: u64,
     size: u64,
     blobs: Vec<Tid>,
@@ -188,7 +191,7 @@ fn what_is_taken_back_is_kept_and_gone() {
             assert!(blob.len > 0);
         }
         kept.close().unwrap();
-        assert_eq!(kept_blobs.exists(), true);
+        assert!(kept_blobs.exists());
     }
 }
 
@@ -248,7 +251,7 @@ fn what_is_not_in_the_file_is_refused() {
         assert!(matches!(rewind(&storage, wrong), Err(StorageError::Transaction(_))), "{wrong}");
     }
     assert_eq!(listed(&storage).len(), 3);
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().filter(|entry| is_lost(entry)).count(), 0);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().filter(is_lost).count(), 0);
 }
 
 fn is_lost(entry: &std::io::Result<std::fs::DirEntry>) -> bool {

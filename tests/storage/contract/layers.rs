@@ -13,9 +13,9 @@ const WITH_BLOBS: [&str; 2] = ["before.rs", "demo"];
 
 /// The files or directories of layers, and the methods whose defaults are correct for them.
 const LAYERS: [(&str, &[&str]); 3] = [
-    ("before.rs", &["abort", "bulk", "extension_methods", "sync_later", "tids_after", "undo"]),
-    ("demo", &["bulk", "extension_methods", "sync_later"]),
-    ("transform", &["bulk"]),
+    ("before.rs", &["abort", "bulk", "extension_methods", "replicable", "sync_later", "tids_after", "undo"]),
+    ("demo", &["bulk", "extension_methods", "replicable", "sync_later"]),
+    ("transform", &["bulk", "replicable"]),
 ];
 
 fn place(name: &str) -> PathBuf {
