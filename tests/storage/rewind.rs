@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::dice::Dice;
 use crate::support::faulty::{Fault, Faulty};
@@ -13,7 +14,7 @@ use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{
-    Cut, PackProgress, PackRequest, Refusal, Result, StorageError, TidAt, TransactionIterator,
+    Cut, PackProgress, PackRequest, Refusal, Result, Staged, StorageError, TidAt, TransactionIterator,
 };
 
 const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
@@ -71,7 +72,7 @@ fn serial(storage: &FileStorage, oid: u64) -> Tid {
     listed(storage).iter().rev().find_map(of_object).unwrap_or(Tid::ZERO)
 }
 
-fn add_blob(storage: &FileStorage, txn: &mut runzeo::storage::Staged, oid: u64, data: &[u8]) {
+fn add_blob(storage: &FileStorage, txn: &mut Staged, oid: u64, data: &[u8]) {
     let mut upload = storage.blobs().unwrap().dir().unwrap().begin().unwrap();
     upload.write(data).unwrap();
     let blob = upload.end(Oid(oid)).unwrap();
@@ -297,7 +298,7 @@ fn iterators_votes_and_tids_of_before() {
     assert!(format!("{outcome:?}").contains("taken back after its vote"), "{outcome:?}");
     assert_eq!(storage.last_transaction(), tids[2]);
     // Later than all that was seen, but a copy may bring an earlier one.
-    let mut copied = runzeo::storage::Staged::new(Default::default(), Some(Tid(tids[2].0 + 1)), b' ', 1000);
+    let mut copied = Staged::new(Default::default(), Some(Tid(tids[2].0 + 1)), b' ', 1000);
     copied.restore(Oid(1), Tid(tids[2].0 + 1), Some(b"copied"), None).unwrap();
     commit_staged(&storage, copied).unwrap();
     assert!(commit_one(&storage, 7) > tids[5]);
@@ -414,6 +415,76 @@ fn as_a_list() {
             let tids: Vec<Tid> = listed(&storage).iter().map(|(tid, _)| *tid).collect();
             assert_eq!(tids, model[1..].iter().map(|(tid, _)| *tid).collect::<Vec<_>>(), "{seed}, {step}");
         }
+    }
+}
+
+/// A copied transaction whose data is its tid, again and again.
+fn copy_of_tid(storage: &FileStorage, tid: Tid) {
+    let mut txn = Staged::new(Default::default(), Some(tid), b' ', 1 << 20);
+    for oid in 0..1 + tid.0 % 3 {
+        // Of different lengths, so that other transactions begin at other places.
+        let data = tid.0.to_be_bytes().repeat(10 + (tid.0 % 700) as usize);
+        txn.restore(Oid(oid), tid, Some(&data), None).unwrap();
+    }
+    let mut bulk = storage.bulk().unwrap().begin().unwrap();
+    bulk.add(txn).unwrap();
+    bulk.complete().unwrap();
+}
+
+/// Iterators that run while transactions are taken back, and others take their places, see no mixture.
+#[test]
+fn iterators_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&data_fs(dir.path()));
+    let is_over = AtomicBool::new(false);
+    let (ended, whole) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Those of before the rewind that were there already, and later ones.
+                    let counter = match storage.iterate(None, None).and_then(listed_by) {
+                        Ok(listed) => {
+                            for (tid, records) in &listed {
+                                let is_own = |data: &[u8]| data.chunks(8).all(|part| part == tid.to_bytes());
+                                assert!(
+                                    records.iter().all(|(_, data)| is_own(data.as_ref().unwrap())),
+                                    "{tid}"
+                                );
+                            }
+                            assert!(listed.is_sorted_by_key(|(tid, _)| *tid));
+                            &whole
+                        }
+                        Err(StorageError::Refused { what: Refusal::IterationEnded, .. }) => &ended,
+                        Err(error) => panic!("{error}"),
+                    };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        let mut tids = vec![Tid::ZERO];
+        for number in 1..=400 {
+            tids.push(Tid((1 << 56) + number * 17));
+            copy_of_tid(&storage, tids[tids.len() - 1]);
+            if number % 20 == 0 {
+                tids.truncate(tids.len() - 11);
+                rewind(&storage, tids[tids.len() - 1]).unwrap().unwrap();
+            }
+        }
+        // On a busy machine they may have seen nothing yet.
+        while whole.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+    });
+}
+
+/// Ends the other threads, also after a failure.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
