@@ -33,5 +33,6 @@ pub mod zeofs;
 pub mod zeopack;
 pub mod zeopasswd;
 pub mod zeoup;
+pub mod zrs_nagios;
 
 pub use self::extensions::Extensions;

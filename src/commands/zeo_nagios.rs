@@ -166,7 +166,7 @@ fn server(matches: &Matches) -> Result<(Vec<Address>, Option<Arc<ClientTls>>), S
 }
 
 /// As Python's program takes an address: what has no port is the path of a Unix socket.
-fn address_of(text: &str) -> Address {
+pub(super) fn address_of(text: &str) -> Address {
     let unix = || Address::Unix(text.into());
     let Some((host, port)) = text.rsplit_once(':') else { return unix() };
     let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -214,7 +214,7 @@ fn ask(check: &NagiosCheck) -> Result<Map<String, Value>, String> {
 }
 
 /// As Python prints an error of the system.
-fn cannot_connect(error: &DialError) -> String {
+pub(super) fn cannot_connect(error: &DialError) -> String {
     match error {
         DialError::Unreachable(error) => match error.raw_os_error() {
             Some(number) => {
@@ -358,7 +358,7 @@ fn number_text(value: Option<&Value>) -> String {
 }
 
 /// `repr` of a name of a storage, which is text for a terminal.
-fn python_text(text: &str) -> String {
+pub(super) fn python_text(text: &str) -> String {
     format!("'{}'", one_line(300, format_args!("{text}")))
 }
 

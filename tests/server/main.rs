@@ -51,3 +51,4 @@ mod zeoadmin;
 mod zeoctl;
 mod zeopasswd;
 mod zrs;
+mod zrs_nagios;

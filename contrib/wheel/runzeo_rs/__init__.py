@@ -5,7 +5,8 @@ Each program is a binary in `bin` beside this file. The console scripts below ta
 import os
 import sys
 
-PROGRAMS = ('runzeo', 'zeo-nagios', 'zeoadmin', 'zeobackup', 'zeocache', 'zeoctl', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup')
+PROGRAMS = ('runzeo', 'zeo-nagios', 'zeoadmin', 'zeobackup', 'zeocache', 'zeoctl', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup',
+            'zrs-nagios')
 
 
 def find_binary(name):
@@ -62,6 +63,10 @@ def zeopasswd():
 
 def zeoup():
     _become('zeoup')
+
+
+def zrs_nagios():
+    _become('zrs-nagios')
 
 
 def repozo():
