@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::base::ids::Tid;
+use crate::base::level::{ERROR, INFO};
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
 use crate::commands::failure::Failure;
@@ -13,6 +14,9 @@ use crate::replication::cluster::report::{
     ClusterReport, FollowingReport, Lag, ReplicaReport, StorageReplication,
 };
 use crate::server::Server;
+use crate::server::client_log::{PACKS, log_without_peer};
+use crate::server::hosted::Hosted;
+use crate::server::packs::{self, AskedBy, PackFailure};
 use crate::server::status::cluster::{
     ClusterRole, ClusterStatus, ClusterStorage, Following, LagStatus, ReplicaStatus,
 };
@@ -39,10 +43,16 @@ impl Member {
     }
 
     /// All storages are open, and clients can connect.
-    pub(super) fn begin(&self, server: &Server) -> Result<(), Failure> {
+    pub(super) fn begin(&self, server: &Arc<Server>) -> Result<(), Failure> {
         let shown = self.clone();
         server.show_cluster(Box::new(move || shown.status()));
-        self.cluster.begin().map_err(|error| Failure::outside(error.to_string()))
+        let server = Arc::downgrade(server);
+        let pack = Box::new(move |storage: &str, time| {
+            if let Some(hosted) = server.upgrade().and_then(|server| server.hosted(storage)) {
+                follow_pack(hosted, time);
+            }
+        });
+        self.cluster.begin(pack).map_err(|error| Failure::outside(error.to_string()))
     }
 
     /// The server is about to stop: no commit waits for replicas for ever.
@@ -71,6 +81,23 @@ pub(super) fn replicated(
         Some(member) => member.cluster.replicate(name, file),
         None => Ok(file),
     }
+}
+
+/// Packs a replica to the time that its primary was packed to. Returns at once.
+fn follow_pack(hosted: Arc<Hosted>, time: f64) {
+    let packing = hosted.workers.packs.clone();
+    packing.run(move || {
+        let name = &hosted.name;
+        let log = |level, what: std::fmt::Arguments<'_>| {
+            log_without_peer(&PACKS, level, format_args!("storage '{name}': pack(time={time:?}) {what}"));
+        };
+        log(INFO, format_args!("as the primary was packed, started..."));
+        match packs::pack(&hosted, time, AskedBy::Other("the primary's pack")) {
+            Ok(()) => log(INFO, format_args!("complete")),
+            Err(PackFailure { error, .. }) => log(ERROR, format_args!("ended with an error: {error}")),
+        }
+        packs::announce(&hosted);
+    });
 }
 
 /// What other servers say of themselves is escaped, as what clients say.

@@ -246,6 +246,9 @@ fn describe_replication(cluster: &ClusterOptions) -> String {
     if cluster.compress {
         add("compressed".into());
     }
+    if !cluster.follows_packs {
+        add("does not follow packs".into());
+    }
     if cluster.follows_replicas {
         add("follows other replicas as well".into());
     }

@@ -50,6 +50,7 @@ pub fn options(section: ReplicationSection, of_server: &OfServer<'_>) -> Result<
         max_staleness: section.max_staleness,
         max_rate: section.max_rate,
         compress: section.compress,
+        follows_packs: section.follows_packs,
         follows_replicas: section.follows_replicas,
         tls: section.ssl.map(|SslConfig { files, .. }| files),
     })

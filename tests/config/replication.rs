@@ -30,7 +30,7 @@ fn every_key() {
     let section = format!(
         "name B-1.example\nlisten 10.0.0.2:8200\npeer 10.0.0.1:8200\npeer ./c.sock\nrole Replica\nstate-file {}\n\
          trigger-file {}\nsynchronous-replicas 2\nsynchronous-level RECEIVED\nsynchronous-timeout 1m\n\
-         on-timeout Block\nmax-staleness 90\nmax-rate 3MB\ncompress on\nfollow-replicas on\n<ssl>\ncertificate {}\n\
+         on-timeout Block\nmax-staleness 90\nmax-rate 3MB\ncompress on\nfollow-packs off\nfollow-replicas on\n<ssl>\ncertificate {}\n\
          key {}\npassword-file {}\nauthenticate {}\n</ssl>",
         shown("state"),
         shown("promote"),
@@ -53,6 +53,7 @@ fn every_key() {
         max_staleness: Some(Duration::from_secs(90)),
         max_rate: Some(3 << 20),
         compress: true,
+        follows_packs: false,
         follows_replicas: true,
         tls: Some(Files {
             certificate: at("cert"),
@@ -81,13 +82,14 @@ fn defaults() {
         max_staleness: None,
         max_rate: None,
         compress: false,
+        follows_packs: true,
         follows_replicas: false,
         tls: None,
     };
     assert_eq!(options("listen 8200\nrole primary"), expected);
     // The texts of the tables.
     let said = "listen 8200\nrole primary\nsynchronous-replicas 0\nsynchronous-level synced\n\
-                synchronous-timeout 2s\non-timeout degrade\ncompress false\nfollow-replicas false";
+                synchronous-timeout 2s\non-timeout degrade\ncompress false\nfollow-packs true\nfollow-replicas false";
     assert_eq!(options(said), expected);
     assert!(read(SERVER, &[], &[]).replication.is_none());
     let of_command_line = format!("{SERVER}<replication>\nlisten 8200\nrole primary\n</replication>\n");

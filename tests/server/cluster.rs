@@ -401,3 +401,91 @@ fn who_does_not_belong_to_the_cluster_is_refused() {
     // All this has not disturbed the cluster.
     put(&mut cluster.client(0), serial, b"1");
 }
+
+#[test]
+fn a_replica_packs_when_its_primary_was_packed() {
+    for (keys, follows) in [("", true), ("follow-packs false", false)] {
+        let mut cluster = Cluster::start(2, keys);
+        let mut client = cluster.client(0);
+        let mut serial = client.commit(&[(0, 0, &record(b"root"))]).unwrap().unwrap();
+        for no in 0..20_u8 {
+            serial = client.commit(&[(0, serial, &record(&[no; 5000]))]).unwrap().unwrap();
+        }
+        cluster.wait_for_last(1, serial);
+        let whole = cluster.data(1).len();
+        let packed = cluster.admin(0, &["pack"]);
+        assert!(packed.status.success(), "{packed:?}");
+        assert!(cluster.data(0).len() < 20_000);
+        serial = client.commit(&[(0, serial, &record(b"later"))]).unwrap().unwrap();
+        cluster.wait_for_last(1, serial);
+        if follows {
+            cluster.servers[1].wait_for_log_count("complete", 1);
+            assert!(cluster.data(1).len() < 20_000);
+        } else {
+            assert!(cluster.data(1).len() > whole);
+        }
+        // Both have the same, whether packed or not, and it is found.
+        cluster.servers[1].restart();
+        serial = client.commit(&[(0, serial, &record(b"last"))]).unwrap().unwrap();
+        cluster.wait_for_last(1, serial);
+        assert_eq!(cluster.servers[1].count_in_log("does not have the last"), 0);
+    }
+}
+
+/// A replica that was away while the primary was packed has transactions that the primary does not have any more.
+#[test]
+fn a_replica_that_missed_a_pack_takes_back_what_the_pack_has_removed() {
+    let mut cluster = Cluster::start(2, "");
+    let mut client = cluster.client(0);
+    let mut serial = client.commit(&[(0, 0, &record(b"root"))]).unwrap().unwrap();
+    serial = client.commit(&[(0, serial, &record(b"its last one"))]).unwrap().unwrap();
+    cluster.wait_for_last(1, serial);
+    assert!(cluster.servers[1].stop().success());
+    for no in 0..20_u8 {
+        serial = client.commit(&[(0, serial, &record(&[no; 5000]))]).unwrap().unwrap();
+    }
+    assert!(cluster.admin(0, &["pack"]).status.success());
+    serial = client.commit(&[(0, serial, &record(b"later"))]).unwrap().unwrap();
+    cluster.servers[1].start_again();
+    cluster.wait_for_last(1, serial);
+    assert_eq!(load(&mut cluster.reader(1), 0), b"later");
+    for server in &mut cluster.servers {
+        assert!(server.stop().success());
+    }
+    assert!(cluster.data(0) == cluster.data(1), "the files differ");
+}
+
+/// One that follows a replica follows it also when it takes transactions back.
+#[test]
+fn replicas_in_a_chain_and_at_a_limited_rate() {
+    let addresses: Vec<_> = (0..3).map(|_| free_address()).collect();
+    let mut cluster = Cluster { addresses, servers: Vec::new() };
+    cluster.add(0, FILE, "max-rate 20MB");
+    cluster.add(1, FILE, "");
+    let storage = format!(
+        "{FILE}\n<replication>\nname n2\nrole replica\npeer {}\nfollow-replicas true\n</replication>",
+        cluster.addresses[1]
+    );
+    cluster.servers.push(Server::start_any("", &storage, |_| ()));
+    let mut client = cluster.client(0);
+    let first = put(&mut client, 0, b"all have it");
+    cluster.wait_for_last(2, first);
+    cluster.servers[2].wait_for_log("following n1 at");
+    // The link of the chain loses a transaction that it has sent on.
+    cluster.servers[0].kill();
+    assert!(cluster.admin(1, &["promote"]).status.success());
+    let lost = put(&mut cluster.client(1), first, b"it is taken back");
+    cluster.wait_for_last(2, lost);
+    cluster.servers[1].freeze();
+    let state = cluster.servers[0].directory().join("Data.fs.replication");
+    let text = fs::read_to_string(&state).unwrap();
+    let newer = format!("timeline {:032x} 5 {} n0\nend", 7, u64::MAX / 4);
+    fs::write(&state, text.replace("end", &newer)).unwrap();
+    cluster.servers[0].start_again();
+    let serial = put(&mut cluster.client(0), first, b"of the newest timeline");
+    cluster.servers[1].signal("CONT");
+    cluster.wait_for_last(1, serial);
+    cluster.servers[1].wait_for_log("this server is not the primary any more");
+    cluster.wait_for_last(2, serial);
+    assert_eq!(load(&mut cluster.reader(2), 1), b"of the newest timeline");
+}

@@ -263,6 +263,7 @@ static TABLE: &[Row] = &[
             "max-staleness",
             "max-rate",
             "compress",
+            "follow-packs",
             "follow-replicas",
         ],
     ),

@@ -51,6 +51,7 @@ pub static REPLICATION: SectionType = SectionType {
         key("max-staleness", Datatype::Bounded(&STALENESS)).known(KnownTo::Own),
         key("max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
         key("compress", Datatype::Boolean).default("false").known(KnownTo::Own),
+        key("follow-packs", Datatype::Boolean).default("true").known(KnownTo::Own),
         key("follow-replicas", Datatype::Boolean).default("false").known(KnownTo::Own),
     ]),
 };
@@ -74,6 +75,7 @@ pub struct ReplicationSection {
     pub max_staleness: Option<Duration>,
     pub max_rate: Option<u64>,
     pub compress: bool,
+    pub follows_packs: bool,
     pub follows_replicas: bool,
     pub ssl: Option<SslConfig>,
     pub start: Location,
@@ -113,6 +115,7 @@ pub fn replication(section: &Section) -> Result<ReplicationSection, ConfigError>
             .map(Duration::from_secs),
         max_rate: section.get("max-rate", rate)?,
         compress: section.get("compress", datatypes::boolean)?.unwrap_or(false),
+        follows_packs: section.get("follow-packs", datatypes::boolean)?.unwrap_or(true),
         follows_replicas: section.get("follow-replicas", datatypes::boolean)?.unwrap_or(false),
         ssl: section.sections().next().map(certificates).transpose()?,
         start: section.start.clone(),

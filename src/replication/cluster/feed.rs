@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::link::{Outgoing, Receiving};
 use super::member::Member;
 use super::message::Message;
-use super::progress::{Connection, ToSend};
+use super::progress::{Connection, ToSend, Told};
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
@@ -74,7 +74,8 @@ pub fn feed(
         let block = if options.has_blobs { vec![0; BLOCK_LEN] } else { Vec::new() };
         let out = Outgoing::new(Arc::clone(stream), options.compress);
         let (watch, base) = (Stopwatch::start(), &*member.base);
-        let fed = Feed { member, base, out, block, connection, options, watch, told: Tid::ZERO }.run(from);
+        let told = connection.told(from);
+        let fed = Feed { member, base, out, block, connection, options, watch, told }.run();
         stream.shutdown();
         let heard = listening.join().unwrap_or(Ok(()));
         match (fed, heard) {
@@ -109,49 +110,56 @@ struct Feed<'a> {
     options: FeedOptions,
     /// Since the connection was made.
     watch: Stopwatch,
-    /// What the replica was told is published.
-    told: Tid,
+    told: Told,
 }
 
 impl Feed<'_> {
-    fn run(mut self, mut sent: Tid) -> Result<(), FeedError> {
-        while let Some(ToSend { written, .. }) = self.connection.wait(sent, self.told, NEWS_PAUSE) {
-            if written > sent {
-                sent = self.send_after(sent)?;
+    fn run(mut self) -> Result<(), FeedError> {
+        while let Some(ToSend { written, .. }) = self.connection.wait(&self.told, NEWS_PAUSE) {
+            if written > self.told.sent {
+                self.send_later()?;
             }
             // What was published during this.
-            let Some(ToSend { news, .. }) = self.connection.wait(sent, Tid::ZERO, Duration::ZERO) else {
+            if !self.tell()? {
                 break;
-            };
-            self.out.send(&Message::News(news))?;
-            self.told = news.published;
+            }
+            self.out.flush()?;
         }
         Ok(())
     }
 
-    /// Sends the transactions that are later. Returns the last one.
-    fn send_after(&mut self, sent: Tid) -> Result<Tid, FeedError> {
-        let member = self.member;
+    /// Says what is published, and whether the storage was packed. False: nothing more is to be sent.
+    fn tell(&mut self) -> Result<bool, FeedError> {
+        let Some(ToSend { news, packs, packed_to, .. }) = self.connection.news() else { return Ok(false) };
+        self.out.put(&Message::News(news))?;
+        if packs > self.told.packs {
+            self.out.put(&Message::Pack { time: packed_to })?;
+        }
+        (self.told.published, self.told.packs) = (news.published, packs);
+        Ok(true)
+    }
+
+    /// Sends the transactions that are later than the last one that was sent.
+    fn send_later(&mut self) -> Result<(), FeedError> {
+        let (member, sent) = (self.member, self.told.sent);
         // Without a start it is quicker than with the first possible one.
         let from = (sent != Tid::ZERO).then(|| Tid(sent.0.saturating_add(1)));
         let mut transactions = member.replicable()?.iterate_written(from)?;
-        let mut last = sent;
-        let mut told = Stopwatch::start();
+        let mut watch = Stopwatch::start();
         while let Some(transaction) = transactions.next_transaction()? {
-            last = transaction.tid;
+            let tid = transaction.tid;
             self.send_transaction(transaction, &*transactions)?;
+            self.told.sent = tid;
             self.slow_down()?;
-            // A long way to go: the replica must know that what it has is published, and this side that it is there.
-            if told.passed() >= NEWS_PAUSE {
-                told = Stopwatch::start();
-                let Some(ToSend { news, .. }) = self.connection.wait(last, Tid::ZERO, Duration::ZERO) else {
+            // A long way to go: the replica must know that what it has is published, and that this side is there.
+            if watch.passed() >= NEWS_PAUSE {
+                watch = Stopwatch::start();
+                if !self.tell()? {
                     break;
-                };
-                self.out.put(&Message::News(news))?;
-                self.told = news.published;
+                }
             }
         }
-        Ok(last)
+        Ok(())
     }
 
     /// Waits as long as more was sent than the rate allows.

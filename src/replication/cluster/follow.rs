@@ -166,7 +166,7 @@ fn follow_from(
             })?;
             let blobs = member.base.blobs().and_then(|blobs| blobs.dir()).cloned();
             let mut arriving = TransactionStream { receiving, blobs };
-            let received = receive_all(&mut arriving, member, &to);
+            let received = receive_all(node, &mut arriving, member, &to);
             // What was received is published: the primary may have answered its clients.
             member.progress.set_attended(false);
             drop(to);
@@ -242,6 +242,7 @@ fn acknowledge(member: &Member, mut out: Outgoing) {
 
 /// Receives until the connection ends, or nothing can be stored any more.
 fn receive_all(
+    node: &Node,
     arriving: &mut TransactionStream,
     member: &Member,
     to: &SyncSender<Staged>,
@@ -253,6 +254,7 @@ fn receive_all(
                 member.progress.receive(last, news.published);
                 member.hear(news);
             }
+            Received::Pack { time } => node.pack(&member.name, time),
             Received::Transaction(staged) => {
                 last = tid_of(&staged);
                 if to.send(*staged).is_err() {

@@ -6,8 +6,8 @@ use super::member::{Finish, Member};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::storage::{
-    Commit, Committed, Delivery, History, Load, Publisher, Replication, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, Undo, UndoEntry, VoteResult, Voted, forward,
+    Commit, Committed, Delivery, History, Load, Pack, PackPlan, PackRequest, Publisher, Replication, Result,
+    Staged, Storage, StorageError, Ticket, TidAt, Undo, UndoEntry, VoteResult, Voted, forward,
 };
 
 /// The storage of a member of a cluster.
@@ -28,7 +28,7 @@ impl Replicated {
 
 impl Storage for Replicated {
     forward!(
-        base: name, object_count, size, interfaces, last_transaction, iteration, packing, blobs, extension_methods,
+        base: name, object_count, size, interfaces, last_transaction, iteration, blobs, extension_methods,
         cache_counts, sync_counts, remote, failure, pulse, save_index
     );
 
@@ -43,6 +43,10 @@ impl Storage for Replicated {
 
     fn undo(&self) -> Option<&dyn Undo> {
         self.base.undo().map(|_| self as &dyn Undo)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        self.base.packing().map(|_| self as &dyn Pack)
     }
 
     /// A replica that is too far behind lets no client in.
@@ -114,6 +118,19 @@ impl Undo for Replicated {
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
         self.check_writable()?;
         self.base.require_undo()?.undo_now(staged)
+    }
+}
+
+impl Pack for Replicated {
+    /// The replicas are told when it is done.
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        self.base.require_packing()?.pack(request)?;
+        self.member.progress.packed(request.time);
+        Ok(())
+    }
+
+    fn plan(&self, request: &PackRequest<'_>) -> Result<PackPlan> {
+        self.base.require_packing()?.plan(request)
     }
 }
 

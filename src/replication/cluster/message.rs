@@ -15,6 +15,7 @@
 //! | | `b` | blob | its length; its bytes come in the next frames, `B` |
 //! | | `e` | end | checksum of the frames of the transaction |
 //! | | `n` | [`News`] | what is written and published, and how far behind the other is |
+//! | | `k` | pack | it was packed to this time, as the bits of a float of seconds since 1970 |
 //! | either | `z` | batch | frames, compressed |
 
 use super::options::Role;
@@ -83,7 +84,7 @@ pub struct News {
 }
 
 /// A message, whose data is that of its frame.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Message<'a> {
     Hello(Hello),
     Probes(Vec<Probe>),
@@ -98,6 +99,7 @@ pub enum Message<'a> {
     BlobBytes(&'a [u8]),
     End { checksum: u32 },
     News(News),
+    Pack { time: f64 },
     Batch(&'a [u8]),
 }
 
@@ -165,6 +167,10 @@ pub fn put(message: &Message<'_>, out: &mut Vec<u8>) {
             [bytes, transactions, time]
                 .iter()
                 .for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+        }
+        Message::Pack { time } => {
+            out.push(b'k');
+            out.extend_from_slice(&time.to_bits().to_be_bytes());
         }
         Message::Batch(bytes) => {
             out.push(b'z');
@@ -294,6 +300,10 @@ fn parse_short<'a>(letter: u8, reader: &mut Reader<'a>) -> Option<Message<'a>> {
             transactions: reader.u64_be()?,
             time: reader.u64_be()?,
         }),
+        b'k' => {
+            let time = f64::from_bits(reader.u64_be()?);
+            time.is_finite().then_some(Message::Pack { time })?
+        }
         _ => return None,
     })
 }
@@ -413,6 +423,7 @@ mod tests {
             Message::BlobBytes(b""),
             Message::End { checksum: 0xfedc_ba98 },
             Message::News(News { written: Tid(2), published: Tid(1), bytes: 3, transactions: 4, time: 5 }),
+            Message::Pack { time: 1.5e9 },
             Message::Batch(b"squeezed"),
         ]
     }

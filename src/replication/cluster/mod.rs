@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 
 use self::layer::Replicated;
 use self::member::Member;
-use self::node::Node;
+use self::node::{Node, Pack};
 use self::options::{ClusterOptions, Role};
 use self::report::ClusterReport;
 use self::serve::{Listening, listen_for_servers};
@@ -112,8 +112,11 @@ impl Cluster {
 
     /// All storages are open, and clients can connect: the server follows, and is followed.
     ///
+    /// `pack`: how the server packs a storage to a time, beside.
+    ///
     /// Errors: a thread that cannot be started.
-    pub fn begin(&self) -> Result<(), StorageError> {
+    pub fn begin(&self, pack: Pack) -> Result<(), StorageError> {
+        self.node.set_pack(pack);
         let listeners = std::mem::take(&mut self.threads.lock().listeners);
         for listener in listeners {
             let listening = Listening::on(&self.node, listener)?;

@@ -1,5 +1,6 @@
 //! This server in its cluster, as all its threads share it.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::member::Member;
@@ -24,7 +25,11 @@ pub struct Node {
     pub changing: Mutex<(), rank::ClusterChange>,
     members: Mutex<Vec<Arc<Member>>, rank::ClusterMembers>,
     is_stopping: AtomicBool,
+    pack: OnceLock<Pack>,
 }
+
+/// Has the server pack a storage to a time, in seconds since 1970, beside.
+pub type Pack = Box<dyn Fn(&str, f64) + Send + Sync>;
 
 struct NodeState {
     saved: ClusterState,
@@ -64,6 +69,7 @@ impl Node {
             changing: Mutex::new(()),
             members: Mutex::new(Vec::new()),
             is_stopping: AtomicBool::new(false),
+            pack: OnceLock::new(),
         })
     }
 
@@ -79,6 +85,18 @@ impl Node {
 
     pub fn member(&self, storage: &str) -> Option<Arc<Member>> {
         self.members.lock().iter().find(|member| member.name == storage).cloned()
+    }
+
+    /// How a storage is packed as the one of the primary was. Called once.
+    pub fn set_pack(&self, pack: Pack) {
+        let _ = self.pack.set(pack);
+    }
+
+    /// The server that is followed has packed its storage.
+    pub fn pack(&self, storage: &str, time: f64) {
+        if let Some(pack) = self.pack.get().filter(|_| self.options.follows_packs) {
+            pack(storage, time);
+        }
     }
 
     // -- the role

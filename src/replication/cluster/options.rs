@@ -37,6 +37,8 @@ pub struct ClusterOptions {
     pub compress: bool,
     /// Whether this server may follow another replica, if none of its peers is the primary.
     pub follows_replicas: bool,
+    /// Whether a replica packs when the server that it follows has.
+    pub follows_packs: bool,
     /// Certificates, for both directions. `None`: no TLS.
     pub tls: Option<Files>,
 }

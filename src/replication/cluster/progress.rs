@@ -79,6 +79,9 @@ struct State {
     connections: u64,
     degraded_since: Option<SystemTime>,
     degradations: u64,
+    /// Number of packs since the start, and the time that the last one has packed to.
+    packs: u64,
+    packed_to: f64,
 }
 
 struct Group {
@@ -98,11 +101,25 @@ struct Replica {
     ack: Ack,
 }
 
+/// What a replica was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// The last transaction that was sent.
+    pub sent: Tid,
+    /// The last one of which it knows that it is published.
+    pub published: Tid,
+    /// Number of packs.
+    pub packs: u64,
+}
+
 /// What a thread that sends to a replica has to do.
 #[derive(Clone, Copy, Debug)]
 pub struct ToSend {
     pub written: Tid,
     pub news: News,
+    /// Number of packs, and the time of the last one.
+    pub packs: u64,
+    pub packed_to: f64,
 }
 
 impl Progress {
@@ -128,6 +145,8 @@ impl Progress {
                 connections: 0,
                 degraded_since: None,
                 degradations: 0,
+                packs: 0,
+                packed_to: 0.0,
             }),
             changed: Condvar::new(),
             is_waiting: AtomicBool::new(false),
@@ -161,6 +180,14 @@ impl Progress {
         if is_told {
             self.changed.notify_all();
         }
+    }
+
+    /// The storage was packed to this time.
+    pub fn packed(&self, to: f64) {
+        let mut state = self.state.lock();
+        (state.packs, state.packed_to) = (state.packs + 1, to);
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Waits for a change, so long.
@@ -226,11 +253,11 @@ impl Progress {
         let since = TimeSource::SYSTEM.system_time();
         let (name, peer, stream) = (name.into(), peer.into(), Arc::clone(stream));
         state.replicas.insert(id, Replica { name, peer, stream, since, sent: from, ack });
-        let taken_back = state.taken_back;
+        let (taken_back, packs) = (state.taken_back, state.packs);
         drop(state);
         old.iter().for_each(|old| old.stream.shutdown());
         self.changed.notify_all();
-        Some(Connection { progress: self, id, taken_back })
+        Some(Connection { progress: self, id, taken_back, packs })
     }
 
     /// Ends the connections of all replicas. Those that have everything first, for at most `wait_max`.
@@ -445,37 +472,52 @@ pub struct Connection<'a> {
     id: u64,
     /// What was taken back before.
     taken_back: u64,
+    /// Packs before.
+    packs: u64,
 }
 
 impl Connection<'_> {
-    /// Waits for what the replica is to be told: transactions after `sent`, or that more is published than `told`, or
-    /// nothing, after `pause`. `None`: nothing more, because the connection has ended, the server stops, or what was
-    /// sent was taken back.
-    pub fn wait(&self, sent: Tid, told: Tid, pause: Duration) -> Option<ToSend> {
+    /// What the replica was told at first, which has the transactions up to `from`.
+    pub fn told(&self, from: Tid) -> Told {
+        Told { sent: from, published: Tid::ZERO, packs: self.packs }
+    }
+
+    /// Waits for what the replica is to be told and does not know; for nothing, after `pause`. `None`: nothing more,
+    /// because the connection has ended, the server stops, or what was sent was taken back.
+    pub fn wait(&self, told: &Told, pause: Duration) -> Option<ToSend> {
         let until = IoDeadline::after(pause);
         let mut state = self.progress.state.lock();
         loop {
             let replica = state.replicas.get_mut(&self.id)?;
-            replica.sent = sent;
-            let synced = replica.ack.synced;
+            replica.sent = told.sent;
             if state.taken_back != self.taken_back {
                 return None;
             }
-            let has_news = state.written > sent || state.published > told;
+            let has_news =
+                state.written > told.sent || state.published > told.published || state.packs > told.packs;
             if has_news || until.is_over() {
-                let Lag { bytes, transactions, time } = state.lag(synced);
-                let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                let (written, published) = (state.written, state.published);
-                return Some(ToSend {
-                    written,
-                    news: News { written, published, bytes, transactions, time },
-                });
+                return self.to_send(&state);
             }
             if state.is_closing {
                 return None;
             }
             state = self.progress.changed.wait_timeout(state, until.left());
         }
+    }
+
+    /// What the replica could be told now. `None`: as in [`Connection::wait`], but for a server that stops.
+    pub fn news(&self) -> Option<ToSend> {
+        let state = self.progress.state.lock();
+        if state.taken_back == self.taken_back { self.to_send(&state) } else { None }
+    }
+
+    fn to_send(&self, state: &State) -> Option<ToSend> {
+        let synced = state.replicas.get(&self.id)?.ack.synced;
+        let Lag { bytes, transactions, time } = state.lag(synced);
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let State { written, published, packs, packed_to, .. } = *state;
+        let news = News { written, published, bytes, transactions, time };
+        Some(ToSend { written, news, packs, packed_to })
     }
 
     /// The replica has come so far.

@@ -41,6 +41,7 @@ impl From<StorageError> for ReceiveError {
 pub enum Received {
     Transaction(Box<Staged>),
     News(News),
+    Pack { time: f64 },
 }
 
 /// The transactions and news of a connection.
@@ -69,6 +70,7 @@ impl TransactionStream {
         let mut arriving = match self.receiving.next()? {
             None => return Ok(None),
             Some(Message::News(news)) => return Ok(Some(Received::News(news))),
+            Some(Message::Pack { time }) => return Ok(Some(Received::Pack { time })),
             Some(Message::Transaction { tid, status, meta }) => {
                 let staged = Staged::new(meta, Some(tid), status, MEMORY_MAX);
                 Arriving { staged, is_python2: None, blob: None }
