@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{RawClient, Speaks, content, record};
 use crate::support::pickle::{Value, text};
 use crate::support::process::{Server, free_address};
+use crate::tls::identities::{Identity, authority, params};
 use crate::zeoadmin::zeoadmin;
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -488,4 +489,39 @@ fn replicas_in_a_chain_and_at_a_limited_rate() {
     cluster.servers[1].wait_for_log("this server is not the primary any more");
     cluster.wait_for_last(2, serial);
     assert_eq!(load(&mut cluster.reader(2), 1), b"of the newest timeline");
+}
+
+/// Only servers whose certificate an authority of the cluster has signed get in, or are followed.
+#[test]
+fn servers_know_each_other_by_their_certificates() {
+    let root = Identity::self_signed(authority("cluster"));
+    let files = tempfile::tempdir().unwrap();
+    let write = |name: &str, pem: String| {
+        let path = files.path().join(name);
+        fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let trusted = write("root.pem", root.pem());
+    let certificate =
+        |no: usize| write(&format!("n{no}.pem"), root.sign(params(&format!("n{no}"))).pem_with_key());
+    let stranger = write("stranger.pem", Identity::self_signed(params("stranger")).pem_with_key());
+    let ssl = |certificate: &str| format!("<ssl>\ncertificate {certificate}\nauthenticate {trusted}\n</ssl>");
+    let mut cluster = Cluster { addresses: (0..4).map(|_| free_address()).collect(), servers: Vec::new() };
+    cluster.add(0, FILE, &ssl(&certificate(0)));
+    cluster.add(1, FILE, &ssl(&certificate(1)));
+    cluster.add(2, FILE, &ssl(&stranger));
+    cluster.add(3, FILE, "");
+    let serial = put(&mut cluster.client(0), 0, b"secret");
+    cluster.wait_for_last(1, serial);
+    cluster.servers[2].wait_for_log("no primary was found");
+    cluster.servers[3].wait_for_log("no primary was found");
+    cluster.servers[0].wait_for_log("'CN=stranger': ");
+    assert_eq!((cluster.last(2), cluster.last(3)), (0, 0));
+    // A promotion asks the others in the same way.
+    cluster.servers[0].freeze();
+    assert!(cluster.admin(1, &["promote", "--force"]).status.success());
+    cluster.servers[0].signal("CONT");
+    cluster.servers[0].wait_for_log("this server is not the primary any more");
+    let serial = put(&mut cluster.client(1), serial, b"still secret");
+    cluster.wait_for_last(0, serial);
 }
