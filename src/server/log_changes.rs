@@ -73,7 +73,8 @@ impl LogChanges {
         is_queued: impl Fn(Tid) -> bool,
     ) -> Result<Changed, StorageError> {
         let mut slot = self.known.lock();
-        if slot.as_ref().is_some_and(|known| !is_queued(known.up_to)) {
+        // What is known further than the storage is was taken back, or is from a state that is a moment newer.
+        if slot.as_ref().is_some_and(|known| !is_queued(known.up_to) || known.up_to > published) {
             *slot = None;
         }
         let known = match &mut *slot {

@@ -11,4 +11,5 @@ mod faults;
 mod program;
 mod replace;
 mod repository;
+mod rewound;
 mod world;

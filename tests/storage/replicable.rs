@@ -296,3 +296,56 @@ fn skipped_oids_stay_skipped() {
     drop(storage);
     assert!(open(&path).new_oids(1).unwrap()[0] > skipped);
 }
+
+/// A fault or a power cut at every call while a group is taken back: it is there, or not, and the file is whole.
+#[test]
+fn a_fault_at_every_call_of_a_withdrawal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    for n in 1.. {
+        let mut fired = false;
+        for (fault, seed) in [(Fault::Error, 0), (Fault::PowerCut, 1), (Fault::PowerCut, 2)] {
+            let media = Faulty::new(n * 5 + seed, None);
+            let options = |media: &Faulty| FileStorageOptions {
+                media: Arc::new(media.clone()),
+                ..FileStorageOptions::new(&path)
+            };
+            let storage = open_with(options(&media)).unwrap();
+            let gate = Keeper::set(&storage);
+            gate.answers.send(Ok(())).unwrap();
+            let first = commit(&storage, &[(1, Tid::ZERO, b"first")]).unwrap();
+            gate.answers.send(Err(Withdrawn)).unwrap();
+            // Zeros, so that the note has to know of them.
+            let voted = storage.vote(stored(1, first, &[0; 20_000]), TidAt::Finish).unwrap();
+            media.fail_at(n, fault);
+            let outcome = finish_voted(&storage, voted).recv();
+            fired |= media.fired();
+            let what = format!("{n}, {fault:?}, {seed}: {outcome:?}");
+            assert!(!matches!(outcome, Ok(Outcome::Done { .. })), "{what}");
+            assert_eq!(tids(&published(&storage)), [first], "{what}");
+            if storage.failure().is_none() && fault == Fault::Error {
+                // If the group never came to the gate, the answer still waits there.
+                let came = gate.all().iter().filter(|told| matches!(told, Told::Durable(_))).count() == 2;
+                gate.answers.send(Ok(())).unwrap();
+                if came {
+                    commit(&storage, &[(1, first, b"third")]).unwrap();
+                }
+            }
+            _ = storage.close();
+            drop(storage);
+            let media = if fault == Fault::PowerCut { media.after_power_cut() } else { media.after_kill() };
+            let storage = open_with(options(&media)).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let found = published(&storage);
+            assert_eq!(found[0].1, [(Oid(1), Some(b"first".to_vec()))], "{what}");
+            if let Some((_, records)) = found.get(1) {
+                let second = records.first().and_then(|(_, data)| data.clone());
+                let known = [None, Some(vec![0; 20_000]), Some(b"third".to_vec())];
+                assert!(known.contains(&second), "{what}");
+            }
+        }
+        if !fired {
+            assert!(n > 6, "a withdrawal makes calls");
+            break;
+        }
+    }
+}

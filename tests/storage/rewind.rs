@@ -340,8 +340,10 @@ fn a_fault_or_a_power_cut_at_every_call() {
         {
             let dir = tempfile::tempdir().unwrap();
             let media = Faulty::new(n * 7 + seed, None);
+            let blob_dir = (n % 2 == 0).then(|| dir.path().join("blobs"));
             let options = |media: &Faulty| FileStorageOptions {
                 media: Arc::new(media.clone()),
+                blob_dir: blob_dir.clone(),
                 ..FileStorageOptions::new(data_fs(dir.path()))
             };
             let storage = open_with(options(&media)).unwrap();
@@ -350,6 +352,9 @@ fn a_fault_or_a_power_cut_at_every_call() {
             media.fail_at(n, fault);
             let done = rewind(&storage, tids[3]);
             fired |= media.fired();
+            if !media.fired() {
+                media.fail_at(1 << 40, fault);
+            }
             let what = format!("{n}, {fault:?}, {seed}: {done:?}");
             if storage.failure().is_none() && fault == Fault::Error {
                 // It goes on with one of the two.

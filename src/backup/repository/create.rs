@@ -28,7 +28,7 @@ use crate::inspect::data_file::DataFile;
 use crate::inspect::walk::{Part, Walk};
 use crate::storage::file::format::MAGIC_LEN;
 use crate::storage::file::pack::pace::{Pace, ShortPieces};
-use crate::storage::file::tail_note::TailNote;
+use crate::storage::file::tail_note::{TailNote, cuts};
 use crate::storage::media::Access;
 
 /// The usual [`CreateOptions::segment_len`].
@@ -167,6 +167,8 @@ struct Opened<'a> {
     /// Ids up to this one may have been given out, says the note of a server. Zero: it says nothing.
     oid_mark: Oid,
     id: FileId,
+    /// See [`cuts`].
+    cuts: u32,
 }
 
 impl<'a> Opened<'a> {
@@ -179,6 +181,7 @@ impl<'a> Opened<'a> {
         let path = &source.path;
         let blobs = source.blob_dir.as_ref().map(|dir| BlobSource::open(media, dir, listener)).transpose()?;
         let doing = || BackupError::io(format!("opening {}", path.display()));
+        let cuts = cuts(&**media, path);
         let file = media.open(path, Access::Read).map_err(doing())?;
         let identity = file.identity().map_err(doing())?;
         let opened = Opened {
@@ -187,6 +190,7 @@ impl<'a> Opened<'a> {
             blobs,
             oid_mark: TailNote::read(&**media, path).map_or(Oid::ZERO, |note| note.oid_mark),
             id: FileId { device: identity.device, inode: identity.inode, born: identity.born },
+            cuts,
         };
         // After its length was read.
         file.sync().map_err(doing())?;
@@ -260,6 +264,10 @@ impl<'r> CreateRun<'_, 'r> {
             None => copying.write(MAGIC_LEN, opened.file.end())?,
         }
         let segments = copying.segments;
+        let path = &opened.source.path;
+        if cuts(&*self.writing.repository().media, path) != opened.cuts {
+            return Err(BackupError::Cut(path.clone()));
+        }
         let oid_max = segments.iter().map(|segment| segment.oid_max).max();
         Ok(Database {
             name: opened.source.name.clone(),

@@ -20,6 +20,8 @@ pub enum BackupError {
     LeftOut(String),
     /// Something in the repository is damaged.
     Damaged(String),
+    /// Transactions of the database were taken back while it was read.
+    Cut(PathBuf),
     /// The run was to end early.
     Cancelled,
     /// The database cannot be read, or is in use.
@@ -45,6 +47,11 @@ impl fmt::Display for BackupError {
             BackupError::NotThere(what) | BackupError::LeftOut(what) | BackupError::Damaged(what) => {
                 f.write_str(what)
             }
+            BackupError::Cut(path) => write!(
+                f,
+                "transactions of {} were taken back while it was read. Nothing was backed up; try again",
+                path.display()
+            ),
             BackupError::Cancelled => f.write_str("cancelled"),
             BackupError::Storage(error) => error.fmt(f),
             BackupError::Replace(error) => error.fmt(f),

@@ -198,6 +198,12 @@ impl Run<'_> {
                 start + copied.len
             )));
         }
+        if self.source.is_cut() {
+            return Err(RepozoError::Damaged(format!(
+                "transactions of {} were taken back while it was read. Nothing was backed up; try again",
+                self.source.path().display()
+            )));
+        }
         part.sync().map_err(doing())?;
         if let Some(misfit) = boundaries.misfit() {
             let what = format!(

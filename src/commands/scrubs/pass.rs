@@ -81,6 +81,8 @@ struct Journal {
     sums: SumJournal,
     /// Of the file that it is of.
     number: u64,
+    /// See [`Served::rewinds`].
+    rewinds: u64,
 }
 
 impl Scrubber {
@@ -106,8 +108,10 @@ impl Scrubber {
     /// pack.
     pub fn follow(&mut self, listener: &dyn ScrubListener) {
         let Some(served) = self.handle.served().filter(|_| !self.is_without_journal) else { return };
-        if let Err(error) = self.sum_up(&served, listener) {
-            self.give_up_journal(&error, listener);
+        match self.sum_up(&served, listener) {
+            // The file was cut off while it was read, or replaced. The next time it is another one.
+            Err(error) if served.is_current() => self.give_up_journal(&error, listener),
+            _ => {}
         }
     }
 
@@ -136,13 +140,15 @@ impl Scrubber {
         listener.no_journal(&error.to_string());
     }
 
-    /// The journal of the file that is served; a new one if a pack has replaced it.
+    /// The journal of the file that is served; a new one if a pack has replaced it, or transactions were taken back.
     fn journal_of(&mut self, served: &Served) -> io::Result<&mut Journal> {
         let is_first = self.journal.is_none();
-        if is_first || self.journal.as_ref().is_some_and(|journal| journal.number != served.number) {
-            let is_trusted = is_first && self.handle.was_as_left();
+        let is_other =
+            |journal: &Journal| (journal.number, journal.rewinds) != (served.number, served.rewinds());
+        if self.journal.as_ref().is_none_or(is_other) {
+            let is_trusted = is_first && self.handle.was_as_left() && served.rewinds() == 0;
             let sums = SumJournal::open(&RealMedia, &self.path, served.number, served.end, is_trusted)?;
-            self.journal = Some(Journal { sums, number: served.number });
+            self.journal = Some(Journal { sums, number: served.number, rewinds: served.rewinds() });
         }
         self.journal.as_mut().ok_or_else(|| io::Error::other("there is no journal"))
     }
@@ -160,8 +166,22 @@ impl Scrubber {
         {
             self.give_up_journal(&error, listener);
         }
-        let file = DataFile::up_to(&self.path, served.file(), served.end)?;
         let mut scrubbed = Scrubbed { bytes: served.end, ..Scrubbed::default() };
+        match self.check(&served, &mut scrubbed, listener) {
+            // It was cut off while it was read.
+            Err(_) if !served.is_current() => scrubbed.is_cut_short = true,
+            checked => checked?,
+        }
+        Ok(scrubbed)
+    }
+
+    fn check(
+        &mut self,
+        served: &Served,
+        scrubbed: &mut Scrubbed,
+        listener: &dyn ScrubListener,
+    ) -> Result<()> {
+        let file = DataFile::up_to(&self.path, served.file(), served.end)?;
         let compared_end = self.journal.as_ref().map_or(0, |journal| journal.sums.covered().min(served.end));
         let blobs = self.blob_dir.as_ref().map(|dir| BlobDir::open(dir, true)).transpose()?;
         let options = CheckOptions { is_in_use: true, blobs: blobs.as_deref(), ..CheckOptions::default() };
@@ -176,7 +196,7 @@ impl Scrubber {
             pace.keep(check.pos().saturating_add(scrubbed.blobs.saturating_mul(BLOB_COST)), is_over);
             if is_over() {
                 scrubbed.is_cut_short = true;
-                return Ok(scrubbed);
+                return Ok(());
             }
             if from < compared_end {
                 compare.txns.push((from, check.pos()));
@@ -189,19 +209,19 @@ impl Scrubber {
                     // commit at this moment may disturb the look.
                     if !(0..LOOKS).any(|_| served.is_ours()) {
                         scrubbed.is_cut_short = true;
-                        return Ok(scrubbed);
+                        return Ok(());
                     }
-                    self.report(finding, &mut scrubbed, listener);
+                    self.report(finding, scrubbed, listener);
                 }
             }
             match findings {
                 None => break,
                 Some(findings) => {
-                    findings.into_iter().for_each(|finding| self.report(finding, &mut scrubbed, listener));
+                    findings.into_iter().for_each(|finding| self.report(finding, scrubbed, listener));
                 }
             }
         }
-        Ok(scrubbed)
+        Ok(())
     }
 
     fn report(&mut self, finding: Finding, scrubbed: &mut Scrubbed, listener: &dyn ScrubListener) {
@@ -311,4 +331,74 @@ pub fn in_words(finding: &Finding) -> String {
     let oid = oid.map_or_else(String::new, |oid| format!("object 0x{oid}, "));
     let tid = tid.map_or_else(String::new, |tid| format!("transaction {tid} of {}: ", tid.to_text()));
     format!("at {pos}: {oid}{tid}{}", one_line(1000, format_args!("{what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::file::{FileStorage, FileStorageOptions};
+    use crate::storage::prelude::*;
+    use crate::storage::{Staged, TidAt, TransactionMeta};
+
+    /// Rewinds the storage when the pass looks for the first time, and fails on findings.
+    struct Rewinding<'a> {
+        storage: &'a FileStorage,
+        to: std::cell::Cell<Option<Tid>>,
+    }
+
+    impl ScrubListener for Rewinding<'_> {
+        fn finding(&self, finding: &Finding) {
+            panic!("{}", in_words(finding));
+        }
+
+        fn no_journal(&self, why: &str) {
+            panic!("{why}");
+        }
+
+        fn is_over(&self) -> bool {
+            if let Some(to) = self.to.take() {
+                self.storage.replicable().unwrap().rewind(to).unwrap().unwrap();
+                grow(self.storage, 7);
+            }
+            false
+        }
+    }
+
+    fn grow(storage: &FileStorage, fill: u8) -> Vec<Tid> {
+        (0..100)
+            .map(|_| {
+                let mut txn = Staged::new(TransactionMeta::default(), None, b' ', 10_000);
+                let data =
+                    [&b"\x80\x03cm\nC\n.\x80\x03B"[..], &3000u32.to_le_bytes(), &[fill; 3000], b"."].concat();
+                txn.store(Oid(1), storage.get_tid(Oid(1)).unwrap_or(Tid::ZERO), &data).unwrap();
+                storage.finish(storage.vote(txn, TidAt::Finish).unwrap(), Box::new(()));
+                storage.last_transaction()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_takes_the_place_of_rewound_transactions_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FileStorageOptions::new(dir.path().join("Data.fs"));
+        let (path, handle) = (options.path.clone(), options.handle.clone());
+        let storage = FileStorage::open(options).unwrap();
+        let tids = grow(&storage, 1);
+        let mut scrubber = Scrubber::new(&path, None, handle, u64::MAX);
+        let listener = Rewinding { storage: &storage, to: None.into() };
+        for (at, during_pass) in [(50, false), (20, true), (10, false)] {
+            scrubber.follow(&listener);
+            let whole = scrubber.pass(&listener).unwrap();
+            assert_eq!((whole.findings, whole.is_cut_short), (0, false));
+            assert!(whole.compared > 0);
+            listener.to.set(Some(tids[at]));
+            if during_pass {
+                assert!(scrubber.pass(&listener).unwrap().is_cut_short);
+            } else {
+                // The checksums of before are of no use.
+                listener.is_over();
+                assert_eq!(scrubber.pass(&listener).unwrap().compared, 0);
+            }
+        }
+    }
 }

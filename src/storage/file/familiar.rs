@@ -167,6 +167,7 @@ pub fn about_log(media: &dyn Media, log: &Log, end_tid: Tid, seen: Tid, state: S
         boot: media.boot(),
         digest: digest_before(log, start).unwrap_or_default(),
         state,
+        cuts: 0,
     }
 }
 

@@ -28,7 +28,7 @@ struct Opened {
     is_as_left: bool,
 }
 
-/// The file that is served at a moment. What is before `end` never changes in it.
+/// The file that is served at a moment. What is before `end` does not change in it as long as it is current.
 pub struct Served {
     storage: Arc<dyn Serving>,
     volume: Arc<Volume>,
@@ -65,7 +65,14 @@ impl Served {
         self.volume.log.file_shared()
     }
 
-    /// Whether it still is the file that is served: no pack has replaced it, and the storage is open.
+    /// How often transactions of the file were taken back. What was known before of places behind its end is not so any
+    /// more.
+    pub fn rewinds(&self) -> u64 {
+        self.volume.rewinds
+    }
+
+    /// Whether it still is the file that is served: no pack has replaced it, none of it was taken back, and the storage
+    /// is open.
     pub fn is_current(&self) -> bool {
         self.storage.is_intact() && Arc::ptr_eq(&self.volume, &self.storage.volume())
     }

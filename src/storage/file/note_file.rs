@@ -121,6 +121,21 @@ impl NoteFile {
         self.rewrite(&mut says, about, until)
     }
 
+    /// Transactions are about to be taken back: to be called before the file is cut off, and again, with
+    /// [`NoteFile::restart_cut`], when it is.
+    pub fn will_cut(&self) -> io::Result<()> {
+        let mut says = self.says();
+        let about = About { cuts: says.about.cuts.wrapping_add(1), ..says.about.clone() };
+        self.say(&mut says, about)
+    }
+
+    /// As [`NoteFile::restart`], for a file that was cut off.
+    pub fn restart_cut(&self, about: About, until: Time) -> io::Result<()> {
+        let mut says = self.says();
+        says.about.cuts = says.about.cuts.wrapping_add(1);
+        self.rewrite(&mut says, about, until)
+    }
+
     /// The last change of this process: `about` is closed, and oids were given out up to `last_oid`.
     pub fn close(&self, about: About, last_oid: Oid, until: Time) -> io::Result<()> {
         let mut says = self.says();
@@ -129,6 +144,7 @@ impl NoteFile {
     }
 
     fn rewrite(&self, says: &mut Says, about: About, until: Time) -> io::Result<()> {
+        let about = About { cuts: says.about.cuts, ..about };
         write_head(&*self.file, &about, says.oid_mark, until)?;
         self.file.sync()?;
         says.synced = about.start;
@@ -201,6 +217,7 @@ mod tests {
             boot: Some([7; BOOT_LEN]),
             digest: fingerprint(b"bytes"),
             state: State::Open,
+            cuts: 0,
         }
     }
 
@@ -237,6 +254,12 @@ mod tests {
         note.doubt().unwrap();
         assert_eq!(read().about.unwrap().state, State::Doubt);
 
+        note.will_cut().unwrap();
+        assert_eq!(read().about.unwrap().cuts, 1);
+        note.restart_cut(about(90, 6), 60).unwrap();
+        let cut = read().about.unwrap();
+        assert_eq!((cut.start, cut.cuts), (90, 2));
+        note.set_synced(note.file_no(), 500, Tid(8)).unwrap();
         let old = note.file_no();
         note.suspend(Tid(8)).unwrap();
         note.set_synced(note.file_no(), 501, Tid(9)).unwrap();
@@ -248,7 +271,7 @@ mod tests {
         note.set_synced(old, 502, Tid(10)).unwrap();
         note.set_synced(note.file_no(), 70, Tid(11)).unwrap();
         let expected = TailNote {
-            about: Some(about(60, 9)),
+            about: Some(About { cuts: 2, ..about(60, 9) }),
             synced: 70,
             synced_tid: Tid(11),
             oid_mark: Oid(1000),

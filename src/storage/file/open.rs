@@ -74,7 +74,8 @@ impl Prepared {
         let mut found = read_all(&options, &file, &identity, format, note.as_ref())?;
         warn_of_future(&options, found.last_tid);
         let last_oid = mark_if_unfamiliar(&options, &*file, note.as_ref(), &mut found)?;
-        let (oids, note_file) = oids_and_note(&options, &file, last_oid, &found)?;
+        let cuts = note.as_ref().and_then(|note| note.about.as_ref()).map_or(0, |about| about.cuts);
+        let (oids, note_file) = oids_and_note(&options, &file, last_oid, &found, cuts)?;
         let directory = dir_of(&options.path);
         let dir =
             media.dir(directory).map_err(StorageError::io(format!("opening {}", directory.display())))?;

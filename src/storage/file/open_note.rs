@@ -13,7 +13,7 @@ use super::note_file::NoteFile;
 use super::open_read::Found;
 use super::options::FileStorageOptions;
 use super::recover;
-use super::tail_note::{State, TailNote};
+use super::tail_note::{About, State, TailNote};
 use super::{Oids, ours};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
@@ -100,12 +100,13 @@ pub fn warn_of_future(options: &FileStorageOptions, last: Tid) {
     }
 }
 
-/// The state of the oids, and the note that this process keeps.
+/// The state of the oids, and the note that this process keeps. `cuts`: those of the note before.
 pub fn oids_and_note(
     options: &FileStorageOptions,
     file: &Arc<dyn MediaFile>,
     last: Oid,
     found: &Found,
+    cuts: u32,
 ) -> Result<(Oids, Option<NoteFile>)> {
     let FileStorageOptions { path, media, .. } = options;
     let oids = Oids { last: last.0, mark: last.0 };
@@ -114,6 +115,7 @@ pub fn oids_and_note(
     }
     let log = Log::new(path.clone(), file.clone(), found.end);
     let about = familiar::about_log(&**media, &log, found.last_tid, found.last_tid, State::Open);
+    let about = About { cuts, ..about };
     match NoteFile::create(&**media, path, about, last, media.now().saturating_add(ours::RENEW_FOR)) {
         Ok(note) => Ok((oids, Some(note))),
         Err(error) => {

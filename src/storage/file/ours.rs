@@ -15,7 +15,8 @@ use log::warn;
 use super::handle::Serving;
 use super::log::{Log, TARGET};
 use super::media::{Access, Time};
-use super::tail_note::State;
+use super::note_file::NoteFile;
+use super::tail_note::{About, State};
 use super::volume::Volume;
 use super::{Core, familiar};
 use crate::base::ids::Tid;
@@ -144,9 +145,22 @@ impl Core {
     /// Makes the note describe this volume, which is durable. If that fails, only a crash is harder to recover from:
     /// the warning is returned.
     pub fn tell_note(&self, volume: &Volume) -> Option<String> {
+        self.tell(volume, NoteFile::restart)
+    }
+
+    /// As [`Core::tell_note`], after transactions were cut off.
+    pub fn tell_note_of_cut(&self, volume: &Volume) -> Option<String> {
+        self.tell(volume, NoteFile::restart_cut)
+    }
+
+    fn tell(
+        &self,
+        volume: &Volume,
+        tell: impl FnOnce(&NoteFile, About, Time) -> io::Result<()>,
+    ) -> Option<String> {
         let note = self.note.as_ref()?;
         let about = familiar::about(&*self.media, volume, self.last_tid(), State::Open);
-        let error = note.restart(about, self.write_until()).err()?;
+        let error = tell(note, about, self.write_until()).err()?;
         Some(format!("{}.tmp: {error}. A crash will be harder to recover from", self.path.display()))
     }
 

@@ -184,8 +184,9 @@ fn replace(
     core.will_write();
     core.keep_oids(old)?;
     if let Some(note) = &core.note {
-        let doing = StorageError::io(format!("writing {}.tmp", core.path.display()));
-        note.suspend(core.last_tid()).map_err(doing)?;
+        let doing = || StorageError::io(format!("writing {}.tmp", core.path.display()));
+        note.will_cut().map_err(doing())?;
+        note.suspend(core.last_tid()).map_err(doing())?;
     }
     // Before the cut, for a start after a crash, and below for those that were just being made.
     sums::drop_journal(&*core.media, &core.path);
@@ -207,7 +208,7 @@ fn replace(
     drop(writer);
     core.tids.taken_back(to);
     sums::drop_journal(&*core.media, &core.path);
-    if let Some(what) = core.tell_note(&volume) {
+    if let Some(what) = core.tell_note_of_cut(&volume) {
         warn!(target: TARGET, "{what}");
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! One descriptor is opened, once: a pack that gives the name to another file changes nothing here. The end is that of
 //! the last whole transaction, as an open for reading finds it, and the index is that of this end. Nothing is locked,
-//! cut or written. What is before the end never changes.
+//! cut or written. What is before the end never changes, unless transactions are taken back: who has read it asks
+//! whether that was so ([`Snapshot::is_cut`]).
 
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
@@ -15,6 +16,7 @@ use super::index_file;
 use super::media::{Access, Media, MediaFile};
 use super::open_read::{Found, read_all, read_magic};
 use super::options::FileStorageOptions;
+use super::tail_note::cuts;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Refusal, Result, StorageError};
 
@@ -24,6 +26,9 @@ pub struct Snapshot {
     file: Arc<dyn MediaFile>,
     len: u64,
     found: Found,
+    media: Arc<dyn Media>,
+    /// See [`cuts`].
+    cuts: u32,
 }
 
 impl Snapshot {
@@ -32,6 +37,7 @@ impl Snapshot {
         let mut options = FileStorageOptions::new(path);
         (options.read_only, options.media) = (true, media.clone());
         let doing = || StorageError::io(format!("opening {}", path.display()));
+        let cuts = cuts(&**media, path);
         let file = media.open(path, Access::Read).map_err(doing())?;
         let identity = file.identity().map_err(doing())?;
         if identity.len < MAGIC_LEN {
@@ -46,7 +52,12 @@ impl Snapshot {
         }
         let format = read_magic(&options, &*file)?;
         let found = read_all(&options, &file, &identity, format, None)?;
-        Ok(Snapshot { path: path.to_owned(), len: identity.len, file, found })
+        Ok(Snapshot { path: path.to_owned(), len: identity.len, file, found, media: Arc::clone(media), cuts })
+    }
+
+    /// Whether transactions were taken back since the file was opened: what was read may be of two states.
+    pub fn is_cut(&self) -> bool {
+        cuts(&*self.media, &self.path) != self.cuts
     }
 
     /// The path as given.

@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!   0  magic 16
-//!  16  start 8 | start_tid 8 | seen 8 | file 8 | boot 16 | digest 16 | state 1 | 0 7 | check 8
+//!  16  start 8 | start_tid 8 | seen 8 | file 8 | boot 16 | digest 16 | state 1 | 0 3 | cuts 4 | check 8
 //!  96  synced 8 | synced_tid 8 | both again, inverted 16
 //! 128  oid_mark 8 | inverted 8
 //! 144  until 8 | inverted 8
@@ -23,7 +23,8 @@
 //! boot               the run of the operating system; zeros: not known
 //! digest             of the DIGEST_LEN bytes before start, or as many as there are
 //! state              'o' open, 'c' closed, 'd' a sync has failed, 's' another file is about to take the name
-//! check              of the 72 bytes from start to state
+//! cuts               grows before and after transactions are taken back that a reader of the file may have seen
+//! check              of the 72 bytes from start to cuts
 //! synced             everything before this is durable; the tid of the transaction that ends there
 //! until              the file was not changed by this process after this time
 //! ```
@@ -52,7 +53,7 @@ pub const SYNCED_AT: u64 = 96;
 pub const OID_MARK_AT: u64 = 128;
 pub const UNTIL_AT: u64 = 144;
 pub const HEAD_LEN: usize = 160;
-const _: () = assert!(8 + 8 + 8 + 8 + BOOT_LEN + FINGERPRINT_LEN + 1 + 7 == ABOUT_LEN);
+const _: () = assert!(8 + 8 + 8 + 8 + BOOT_LEN + FINGERPRINT_LEN + 1 + 3 + 4 == ABOUT_LEN);
 const _: () = assert!(MAGIC.len() as u64 == ABOUT_AT);
 const _: () = assert!(ABOUT_AT + (ABOUT_LEN + CHECK_LEN) as u64 == SYNCED_AT);
 const _: () = assert!(SYNCED_AT + 2 * (8 + 8) == OID_MARK_AT);
@@ -99,6 +100,8 @@ pub struct About {
     pub boot: Option<[u8; BOOT_LEN]>,
     pub digest: [u8; FINGERPRINT_LEN],
     pub state: State,
+    /// See [`cuts`].
+    pub cuts: u32,
 }
 
 /// The state of the process when the note was last written.
@@ -136,7 +139,8 @@ impl About {
         }
         bytes.extend_from_slice(&self.boot.unwrap_or_default());
         bytes.extend_from_slice(&self.digest);
-        bytes.extend_from_slice(&[self.state.byte(), 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[self.state.byte(), 0, 0, 0]);
+        bytes.extend_from_slice(&self.cuts.to_be_bytes());
         let check = check(&bytes);
         bytes.extend_from_slice(&check);
         bytes
@@ -153,7 +157,8 @@ impl About {
         let boot = *r.take(BOOT_LEN)?.first_chunk()?;
         let digest = *r.take(FINGERPRINT_LEN)?.first_chunk()?;
         let boot = (boot != [0; BOOT_LEN]).then_some(boot);
-        Some(About { start, start_tid, seen, file, boot, digest, state: State::of_byte(r.u8()?)? })
+        let (state, _) = (State::of_byte(r.u8()?)?, r.take(3)?);
+        Some(About { start, start_tid, seen, file, boot, digest, state, cuts: r.u32_be()? })
     }
 }
 
@@ -164,6 +169,13 @@ fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
 /// A digest that tells whether bytes are the same.
 pub fn fingerprint(bytes: &[u8]) -> [u8; FINGERPRINT_LEN] {
     Sha1::digest(bytes).first_chunk().copied().unwrap_or_default()
+}
+
+/// How often transactions of the database `path` were taken back, so that a program that reads the file while it is
+/// served, such as a backup, sees whether what it has read was the file of one moment: ask before the file is opened,
+/// and when all is read.
+pub fn cuts(media: &dyn Media, path: &Path) -> u32 {
+    TailNote::read(media, path).and_then(|note| note.about).map_or(0, |about| about.cuts)
 }
 
 impl TailNote {

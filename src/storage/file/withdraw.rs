@@ -22,12 +22,17 @@ impl Core {
     ) -> Vec<Job> {
         let path = self.path.display();
         warn!(target: TARGET, "{path}: {} transactions behind {begin} are taken back: others may not have them", jobs.len());
+        // For those who read the file. Without it a backup of this moment may be wrong, and that is not worth to keep
+        // what others do not have.
+        if let Some(Err(error)) = self.note.as_ref().map(|note| note.will_cut()) {
+            warn!(target: TARGET, "{path}.tmp: {error}");
+        }
         self.take_back(volume, begin, blobs, &mut jobs);
         if self.broken().is_none() {
             match volume.log.file().sync() {
                 // The note may know that the group was durable.
                 Ok(()) => {
-                    if let Some(what) = self.tell_note(volume) {
+                    if let Some(what) = self.tell_note_of_cut(volume) {
                         warn!(target: TARGET, "{what}");
                     }
                 }
