@@ -484,6 +484,33 @@ fn iterators_beside() {
     });
 }
 
+/// The rewind comes between the look at the volume and the read, which then finds what is new there.
+#[test]
+fn a_read_that_comes_too_late_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let media = Faulty::new(1, None);
+    let options =
+        FileStorageOptions { media: Arc::new(media.clone()), ..FileStorageOptions::new(data_fs(dir.path())) };
+    let storage = Arc::new(open_with(options).unwrap());
+    // All are of the same length, and too long for the buffer of the iterator.
+    let long = |storage: &FileStorage, fill: u8| {
+        commit(storage, &[(1, serial(storage, 1), &[fill; 100_000])]).unwrap();
+    };
+    (0..6).for_each(|fill| long(&storage, fill));
+    let first = storage.iterate(None, None).unwrap().next_transaction().unwrap().unwrap().tid;
+    let mut transactions = storage.iterate(None, None).unwrap();
+    let at = (0..4).map(|_| transactions.next_transaction().unwrap().unwrap().tid).last();
+    let mut records = transactions.records().unwrap();
+    let beside = Arc::clone(&storage);
+    media.call_before_read(move || {
+        rewind(&beside, first).unwrap().unwrap();
+        (10..16).for_each(|fill| long(&beside, fill));
+    });
+    let read = records.next_record();
+    let Err(StorageError::Refused { what, .. }) = read else { panic!("{at:?}: {:?}", read.map(drop)) };
+    assert_eq!(what, Refusal::IterationEnded);
+}
+
 /// Ends the other threads, also after a failure.
 struct Over<'a>(&'a AtomicBool);
 

@@ -39,6 +39,8 @@ struct Disk {
     fired: bool,
     /// Called at a call, which then goes on.
     action: Option<(u64, Box<dyn FnOnce() + Send>)>,
+    /// Called before the next read.
+    before_read: Option<Box<dyn FnOnce() + Send>>,
     dead: bool,
     random: u64,
     /// Number of starts of the machine, and of created files.
@@ -109,6 +111,7 @@ impl Faulty {
             fail_at,
             fired: false,
             action: None,
+            before_read: None,
             dead: false,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             boot: 1,
@@ -150,6 +153,11 @@ impl Faulty {
     pub fn call_at(&self, n: u64, action: impl FnOnce() + Send + 'static) {
         let mut disk = self.disk.lock().unwrap();
         disk.action = Some((disk.calls + n, Box::new(action)));
+    }
+
+    /// Before the next read of a file `action` is called, by a thread of its own, which the read waits for.
+    pub fn call_before_read(&self, action: impl FnOnce() + Send + 'static) {
+        self.disk.lock().unwrap().before_read = Some(Box::new(action));
     }
 
     /// Whether the action of [`Faulty::call_at`] is still to come.
@@ -479,6 +487,10 @@ pub const NOW: Time = 1_000_000;
 
 impl MediaFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        let action = self.disk.lock().unwrap().before_read.take();
+        if let Some(action) = action {
+            std::thread::spawn(action).join().unwrap();
+        }
         self.content.lock().unwrap().now.read_at(buf, pos)
     }
 
