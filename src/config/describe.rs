@@ -234,8 +234,11 @@ fn describe_replication(cluster: &ClusterOptions) -> String {
             OnTimeout::Degrade => format!("goes on without them after {after}"),
             OnTimeout::Block => format!("waits for them (a WARNING after {after})"),
         };
-        let count = cluster.synchronous_replicas;
-        add(format!("a commit waits until {count} replicas have {level} it, and {then}"));
+        let replicas = match cluster.synchronous_replicas {
+            1 => "1 replica has".into(),
+            count => format!("{count} replicas have"),
+        };
+        add(format!("a commit waits until {replicas} {level} it, and {then}"));
     }
     if let Some(staleness) = cluster.max_staleness {
         add(format!("serves no clients if more than {} behind", Unit::Seconds.show(staleness.as_secs())));

@@ -1,12 +1,16 @@
 //! What operators see and do of a cluster: `zeoadmin role` and its like, `/primary` and `/replica`, metrics, the page.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::commit_states::world::World;
 use crate::http::{FILE, Served, ask, get};
@@ -166,6 +170,87 @@ fn cluster(role: ClusterRole) -> ClusterStatus {
         on_timeout: "degrade",
         max_staleness_seconds: Some(30.0),
         storages: vec![storage],
+    }
+}
+
+/// Answers one request at a socket, as a server does, and returns it.
+fn answer_once(socket: &Path, answer: &str) -> thread::JoinHandle<String> {
+    let _ = fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).unwrap();
+    let answer = format!("{answer}\n");
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        request
+    })
+}
+
+/// What `zeoadmin` sends, and what it makes of the answer: exit status and output.
+fn at_a_server_that_says(answer: &str, arguments: &[&str]) -> (Json, Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin");
+    let server = answer_once(&socket, answer);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    let output = command.args(arguments).arg("-s").arg(&socket).output().expect("it runs");
+    let request = serde_json::from_str(&server.join().unwrap()).expect("JSON");
+    (request, output.status.code(), text(&output.stdout))
+}
+
+#[test]
+fn the_exit_status_says_which_role_it_is() {
+    let says =
+        |cluster: &ClusterStatus| format!("{{\"result\": {}}}", serde_json::to_string(cluster).unwrap());
+    let mut status = cluster(ClusterRole::Replica);
+    status.fenced = Some("c is".into());
+    let (request, code, said) = at_a_server_that_says(&says(&status), &["role"]);
+    assert_eq!((request, code), (json!({ "command": "role" }), Some(10)));
+    let lines: Vec<&str> = said.lines().collect();
+    for line in [
+        "cluster: replica b, which follows a:8200",
+        "  not the primary any more: c is",
+        "  a commit waits for 1 replica, or goes on without them after a time",
+        "  storage 1: last transaction 1",
+        "    connected; 4.1 KB, 2 transactions, 5.5 s behind",
+    ] {
+        assert!(lines.contains(&line), "{line}: {said}");
+    }
+    assert!(said.contains("\n    replica c (10.0.0.3:5000) since 2001-09-0"), "{said}");
+    status.primary = None;
+    let following = status.storages[0].following.as_mut().expect("a replica");
+    (following.behind, following.failure) = (None, Some("refused\u{1b}[2J".into()));
+    let (_, code, said) = at_a_server_that_says(&says(&status), &["role", "--json"]);
+    assert_eq!((code, said.lines().count()), (Some(10), 1), "{said}");
+    let (_, _, said) = at_a_server_that_says(&says(&status), &["role"]);
+    assert!(said.contains("cluster: replica b, which has found no primary\n"), "{said}");
+    assert!(said.contains("not connected: refused\\u{1b}[2J; how far behind is not known\n"), "{said}");
+    let primary = ClusterStatus { synchronous_replicas: 0, ..cluster(ClusterRole::Primary) };
+    let (_, code, said) = at_a_server_that_says(&says(&primary), &["role"]);
+    assert_eq!(
+        (code, said.starts_with("cluster: primary b\n  timeline 3 since ")),
+        (Some(0), true),
+        "{said}"
+    );
+    let (_, code, _) = at_a_server_that_says("{\"result\": {}}", &["role"]);
+    assert_eq!(code, Some(1));
+    let (_, code, _) = at_a_server_that_says("{\"error\": \"no\"}", &["role"]);
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn roles_are_changed() {
+    let done = "{\"result\": {\"role\": \"primary\", \"done\": \"it is the primary\"}}";
+    for (arguments, expected) in [
+        (&["promote"][..], json!({ "command": "promote", "wait": null, "force": false })),
+        (&["promote", "-f", "-w", "2"], json!({ "command": "promote", "wait": 2.0, "force": true })),
+        (&["demote"], json!({ "command": "demote" })),
+        (&["follow", "c:8200"], json!({ "command": "follow", "address": "c:8200" })),
+    ] {
+        let (request, code, said) = at_a_server_that_says(done, arguments);
+        assert_eq!((request, code, &*said), (expected, Some(0), "it is the primary\n"), "{arguments:?}");
+        let (_, code, _) = at_a_server_that_says("{\"error\": \"no\"}", arguments);
+        assert_eq!(code, Some(1), "{arguments:?}");
     }
 }
 

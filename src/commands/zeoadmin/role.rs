@@ -72,7 +72,8 @@ pub(super) fn print(out: &mut dyn Write, cluster: &Value) -> io::Result<()> {
             true => "without a limit",
             false => "or goes on without them after a time",
         };
-        writeln!(out, "  a commit waits for {needed:.0} replicas, {then}")?;
+        let replicas = if needed == 1.0 { "replica" } else { "replicas" };
+        writeln!(out, "  a commit waits for {needed:.0} {replicas}, {then}")?;
     }
     list(cluster, &["storages"]).iter().try_for_each(|storage| print_storage(out, storage))
 }
