@@ -97,6 +97,47 @@ fn a_primary_on_its_own() {
     assert!(text(&output.stderr).contains("'b.example.com' has no port"), "{output:?}");
 }
 
+/// A replica, and a change of roles by `zeoadmin`, as probes and scripts see them.
+#[test]
+fn probes_follow_a_change_of_roles() {
+    let [one, other] = [free_address(), free_address()];
+    let member = |name: &str, listen: SocketAddr, peer: SocketAddr, role: &str| {
+        let keys = format!("name {name}\nlisten {listen}\npeer {peer}\nrole {role}");
+        Served::with("admin-socket admin", &format!("{FILE}\n<replication>\n{keys}\n</replication>"))
+    };
+    let a = member("a", one, other, "primary");
+    let b = member("b", other, one, "replica");
+    let wait_for = |served: &Served, path: &str, status: Option<i32>| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (probe, role) = (served.get(path), zeoadmin(&served.server, &["role"]));
+            if probe.status == 200 && role.status.code() == status {
+                return text(&role.stdout);
+            }
+            assert!(Instant::now() < deadline, "{probe:?} {role:?} {}", served.server.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(&a, "/primary", Some(0));
+    wait_for(&b, "/replica", Some(10));
+    let deadline = Instant::now() + PATIENCE;
+    while said(b.address, "/primary") != (503, "a replica, which follows a\n".into()) {
+        assert!(Instant::now() < deadline, "{:?}", said(b.address, "/primary"));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(b.metrics()["zeo_replication_connected{storage=\"1\"}"], 1.0);
+
+    let demoted = zeoadmin(&a.server, &["demote"]);
+    assert_eq!(demoted.status.code(), Some(0), "{demoted:?}");
+    assert_eq!(said(a.address, "/primary").0, 503);
+    let promoted = zeoadmin(&b.server, &["promote"]);
+    assert_eq!(promoted.status.code(), Some(0), "{promoted:?}");
+    let role = wait_for(&b, "/primary", Some(0));
+    assert!(role.starts_with("cluster: primary b\n") && role.contains(", promotions: 1\n"), "{role}");
+    wait_for(&a, "/replica", Some(10));
+    assert_eq!(b.metrics()["zeo_replication_promotions_total"], 1.0);
+}
+
 #[test]
 fn the_role_is_kept() {
     let mut served = primary("", "");

@@ -10,7 +10,7 @@ use super::steered::Steered;
 use crate::config::zconfig::datatypes::connection_address;
 use crate::replication::cluster::Promotion;
 
-/// Longest wait of a promotion until what was received is published, in seconds, unless the request has another one.
+/// Longest wait of a promotion for the primary to be demoted or to go, in seconds, unless the request has another one.
 const WAIT_DEFAULT: f64 = 30.0;
 /// Longest that a request can have.
 const WAIT_MAX: f64 = 86400.0;
@@ -48,7 +48,7 @@ pub(super) fn follow(steered: &Steered, call: &AdminCall, _: &mut Exchange) -> R
     })
 }
 
-/// Does it, with a line in the log before and behind.
+/// Does it, with a line in the log that says who has asked, and one if it is not done.
 fn done(
     steered: &Steered,
     call: &AdminCall,
@@ -58,6 +58,5 @@ fn done(
     let member = steered.member()?;
     log::warn!(target: LOG, "{what}: asked for by {}", call.caller);
     let done = act(steered).inspect_err(|error| log::error!(target: LOG, "{what}: not done: {error}"))?;
-    log::warn!(target: LOG, "{done}");
     Ok(json!({ "role": member.status().role, "done": done }))
 }

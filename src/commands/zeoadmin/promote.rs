@@ -20,13 +20,14 @@ const PROMOTE_HELP: &str = "\
 [options]
 
 Makes a replica the primary of its cluster: clients can write then, and the
-other servers follow it. It publishes what it has received before. A primary
-that is still there is a reason to refuse: demote it first.
+other servers follow it. It publishes what it has received before. While the
+primary is connected it refuses: demote that first. Transactions that only the
+lost primary has are not in the cluster any more.
 
-  -w, --wait SECONDS    how long it waits until what was received is published
-                        (default: 30)
-  -f, --force           also if the primary is still there, or this replica may
-                        lack transactions: what it lacks is lost
+  -w, --wait SECONDS    how long it waits for a connected primary to be demoted,
+                        or to go (default: 30)
+  -f, --force           also if the primary is connected, or this replica has not
+                        met its cluster yet
   -s, --socket PATH     the admin socket of the server
   -C, --configure FILE  as the server's configuration says
       --json            the answer of the server
