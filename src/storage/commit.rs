@@ -181,8 +181,8 @@ pub trait Publisher: Send + Sync {
         Box::new(|| ())
     }
 
-    /// For a storage that was read-only, because of another server, and is not any more: clients that wanted to write, and
-    /// read meanwhile, may do so.
+    /// For a storage that was read-only, because of another server, and is not any more: clients that wanted to write,
+    /// and read meanwhile, may do so.
     fn became_writable(&self) -> Delivery {
         Box::new(|| ())
     }

@@ -1,34 +1,40 @@
 //! Changes of a server's role: promotion, demotion, and giving way to a server that was promoted.
 //!
 //! The order makes that no two servers answer commits of one timeline. A promotion saves the new timeline before the
-//! first commit. A server that gives way refuses votes and finishes first; groups that wait for replicas are taken back;
-//! only then does it follow, and take back what the new primary does not have.
+//! first commit. A server that gives way refuses votes and finishes first; groups that wait for replicas are taken
+//! back; only then does it follow, and take back what the new primary does not have.
 
 use std::time::Duration;
 
-use super::Promotion;
-use super::member::Member;
-use super::node::Node;
+use super::member::MemberStorage;
 use super::options::Role;
 use super::progress::Mode;
 use super::state::Timelines;
+use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::clock::IoDeadline;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::storage::{Result, Staged, TransactionMeta};
 
-use super::LOG;
+use super::pace::{LAST_MAX, LOG};
 
 /// Time for the commits that have begun when the role changes.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How often a promotion that waits for the primary looks.
 const WAIT_PAUSE: Duration = Duration::from_millis(100);
-/// Time for the replicas of a server that is demoted to have everything.
-const LAST_MAX: Duration = Duration::from_secs(10);
+
+/// How a promotion is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Promotion {
+    /// How long it waits for the primary to be demoted or to go away.
+    pub wait: Duration,
+    /// Also if the primary is connected, or this replica has not met its cluster.
+    pub force: bool,
+}
 
 /// Makes this replica the primary.
-pub fn promote(node: &Arc<Node>, promotion: &Promotion) -> std::result::Result<String, String> {
+pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Result<String, String> {
     let _changing = node.changing.lock();
     if node.role() == Role::Primary {
         return Err("this server is the primary already".into());
@@ -82,7 +88,7 @@ pub fn promote(node: &Arc<Node>, promotion: &Promotion) -> std::result::Result<S
 
 /// Clients of the former primary may know transactions and object ids that are not here. The marker is later than
 /// those, so such clients notice it.
-fn begin_timeline(member: &Arc<Member>, name: &str) -> Result<()> {
+fn begin_timeline(member: &Arc<MemberStorage>, name: &str) -> Result<()> {
     member.progress.set_mode(Mode::Promoting);
     let replicable = member.replicable()?;
     let skipped = replicable.skip_oids();
@@ -104,7 +110,7 @@ fn begin_timeline(member: &Arc<Member>, name: &str) -> Result<()> {
 }
 
 /// Makes this primary a replica, when its replicas have everything. `follow`: the server to follow, if it is known.
-pub fn demote(node: &Arc<Node>, follow: Option<Address>) -> std::result::Result<String, String> {
+pub fn demote(node: &Arc<ThisServer>, follow: Option<Address>) -> std::result::Result<String, String> {
     let _changing = node.changing.lock();
     if node.role() == Role::Replica {
         if follow.is_none() {
@@ -129,7 +135,7 @@ pub fn demote(node: &Arc<Node>, follow: Option<Address>) -> std::result::Result<
 }
 
 /// Another server was promoted: this one must not answer another commit.
-pub fn give_way(node: &Arc<Node>, to: &str, timelines: &Timelines) {
+pub fn give_way(node: &Arc<ThisServer>, to: &str, timelines: &Timelines) {
     // First of all, whatever other change is under way.
     let is_primary = node.role() == Role::Primary;
     if is_primary {
@@ -154,7 +160,7 @@ pub fn give_way(node: &Arc<Node>, to: &str, timelines: &Timelines) {
 }
 
 /// From a primary whose clients cannot store any more to a replica.
-fn step_down(node: &Arc<Node>, follow: Option<Address>, why: &'static str) {
+fn step_down(node: &Arc<ThisServer>, follow: Option<Address>, why: &'static str) {
     let members = node.members();
     members.iter().for_each(|member| member.progress.set_mode(Mode::Stopping));
     for member in &members {

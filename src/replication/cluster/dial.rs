@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::link::{Outgoing, Receiving};
 use super::message::{Hello, Message, Standing};
-use super::node::Node;
+use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::cancel::{Cancel, OnCancel};
 use crate::base::clock::IoDeadline;
@@ -14,7 +14,7 @@ use crate::base::sync::Arc;
 use crate::net::connect::{Reached, connect};
 use crate::net::stream::{Sink, Stream};
 
-use super::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX};
+use super::pace::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX};
 
 /// Time for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct Dialled<'a> {
 
 /// Connects and says hello. The error is for the log.
 pub fn dial<'a>(
-    node: &Node,
+    node: &ThisServer,
     address: &Address,
     hello: Hello,
     cancel: &'a Cancel,
@@ -44,7 +44,7 @@ pub fn dial<'a>(
 }
 
 fn begin<'a>(
-    node: &Node,
+    node: &ThisServer,
     address: &Address,
     reached: Reached,
     hello: Hello,
@@ -73,7 +73,12 @@ fn begin<'a>(
 }
 
 /// Asks a server for its role and its timelines.
-pub fn ask(node: &Node, address: &Address, cancel: &Cancel, wait_max: Duration) -> Result<Standing, String> {
+pub fn ask(
+    node: &ThisServer,
+    address: &Address,
+    cancel: &Cancel,
+    wait_max: Duration,
+) -> Result<Standing, String> {
     let mut dialled = dial(node, address, node.hello(), cancel, wait_max.min(HANDSHAKE_MAX))?;
     let answer = match dialled.receiving.next_short() {
         Ok(Some(Message::Standing(standing))) => Ok(standing),

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::link::{Outgoing, Receiving};
-use super::member::Member;
+use super::member::MemberStorage;
 use super::message::Message;
 use super::progress::{Connection, ToSend, Told};
 use crate::base::clock::Stopwatch;
@@ -15,7 +15,7 @@ use crate::net::stream::{Sink, Stream};
 use crate::pickle::record::is_blob;
 use crate::storage::{BlobFile, DataRecord, Storage, StorageError, TransactionIterator, TransactionRecord};
 
-use super::{LOG, NEWS_PAUSE, SILENCE_MAX};
+use super::pace::{LOG, NEWS_PAUSE, SILENCE_MAX};
 
 /// Bytes of a blob in a message.
 const BLOCK_LEN: usize = 128 << 10;
@@ -55,7 +55,7 @@ pub struct FeedOptions {
 
 /// Sends what is later than `from`, as soon as it is written, until the connection ends or must end.
 pub fn feed(
-    member: &Member,
+    member: &MemberStorage,
     stream: &Arc<Stream>,
     receiving: Receiving,
     connection: &Connection<'_>,
@@ -102,7 +102,7 @@ fn listen(mut receiving: Receiving, connection: &Connection<'_>) -> Result<(), F
 }
 
 struct Feed<'a> {
-    member: &'a Member,
+    member: &'a MemberStorage,
     base: &'a dyn Storage,
     out: Outgoing,
     block: Vec<u8>,

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::dial::{Dialled, dial};
 use super::link::Outgoing;
-use super::member::Member;
+use super::member::MemberStorage;
 use super::message::{Ack, Follow, Message, Standing};
-use super::node::Node;
 use super::position::{Probe, probes_between};
 use super::receive::{ReceiveError, Received, TransactionStream, tid_of};
+use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::Stopwatch;
@@ -23,7 +23,7 @@ use crate::base::sync::Arc;
 use crate::net::stream::Sink;
 use crate::storage::{Cut, Result, Staged, Storage, StorageError};
 
-use super::{HANDSHAKE_MAX, LOG, NEWS_PAUSE, SILENCE_MAX};
+use super::pace::{HANDSHAKE_MAX, LOG, NEWS_PAUSE, SILENCE_MAX};
 
 /// Pause before the next attempt, at first; twice as long after each that brings nothing.
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ const LASTING: Duration = Duration::from_secs(10);
 const AHEAD: usize = 256;
 
 /// Why an attempt with one server has ended.
-enum Ended {
+enum AttemptEnd {
     /// It could not be reached, or the handshake failed.
     NotReached(String),
     /// It is not the primary.
@@ -44,7 +44,7 @@ enum Ended {
 }
 
 /// Follows whenever this server is a replica, until it stops.
-pub fn keep_following(node: &Arc<Node>, member: &Arc<Member>) {
+pub fn keep_following(node: &Arc<ThisServer>, member: &Arc<MemberStorage>) {
     let mut pause = RETRY_MIN;
     while !node.is_stopping() {
         if !node.may_follow() {
@@ -72,16 +72,16 @@ pub fn keep_following(node: &Arc<Node>, member: &Arc<Member>) {
 }
 
 /// Tries one server after another. Returns why none is followed any more.
-fn attempt(node: &Arc<Node>, member: &Arc<Member>, cancel: &Cancel) -> String {
+fn attempt(node: &Arc<ThisServer>, member: &Arc<MemberStorage>, cancel: &Cancel) -> String {
     let mut reasons = Vec::new();
     for address in node.candidates() {
         match with_server(node, member, &address, cancel).unwrap_or_else(|ended| ended) {
             _ if cancel.is_cancelled() => return "this server follows no other".into(),
-            Ended::NotReached(why) => reasons.push(format!("{address}: {why}")),
-            Ended::NotPrimary(Standing { name, .. }) => {
+            AttemptEnd::NotReached(why) => reasons.push(format!("{address}: {why}")),
+            AttemptEnd::NotPrimary(Standing { name, .. }) => {
                 reasons.push(format!("{address}: {name} is a replica as well"));
             }
-            Ended::Over(why) => return format!("{address}: {why}"),
+            AttemptEnd::Over(why) => return format!("{address}: {why}"),
         }
     }
     match reasons.is_empty() {
@@ -91,13 +91,13 @@ fn attempt(node: &Arc<Node>, member: &Arc<Member>, cancel: &Cancel) -> String {
 }
 
 fn with_server(
-    node: &Arc<Node>,
-    member: &Arc<Member>,
+    node: &Arc<ThisServer>,
+    member: &Arc<MemberStorage>,
     address: &Address,
     cancel: &Cancel,
-) -> std::result::Result<Ended, Ended> {
-    let unreadable = |error: StorageError| Ended::Over(error.to_string());
-    let lost = |error: std::io::Error| Ended::NotReached(error.to_string());
+) -> std::result::Result<AttemptEnd, AttemptEnd> {
+    let unreadable = |error: StorageError| AttemptEnd::Over(error.to_string());
+    let lost = |error: std::io::Error| AttemptEnd::NotReached(error.to_string());
     let replicable = member.replicable().map_err(unreadable)?;
     let last = replicable.last_written();
     let follow = Follow {
@@ -109,17 +109,17 @@ fn with_server(
     };
     let mut hello = node.hello();
     hello.follow = Some(follow);
-    let mut dialled = dial(node, address, hello, cancel, HANDSHAKE_MAX).map_err(Ended::NotReached)?;
+    let mut dialled = dial(node, address, hello, cancel, HANDSHAKE_MAX).map_err(AttemptEnd::NotReached)?;
     loop {
         let asked = match dialled.receiving.next_short().map_err(lost)? {
-            None => return Ok(Ended::NotReached("it has closed the connection".into())),
-            Some(Message::Standing(standing)) => return Ok(Ended::NotPrimary(standing)),
+            None => return Ok(AttemptEnd::NotReached("it has closed the connection".into())),
+            Some(Message::Standing(standing)) => return Ok(AttemptEnd::NotPrimary(standing)),
             Some(Message::Refusal(why)) => {
-                return Ok(Ended::Over(format!("the primary refuses this replica: {why}")));
+                return Ok(AttemptEnd::Over(format!("the primary refuses this replica: {why}")));
             }
             Some(Message::Start { common, standing }) => Err((common, standing)),
             Some(Message::Comparison { low, high }) => Ok((low, high)),
-            Some(_) => return Ok(Ended::NotReached("its answer makes no sense".into())),
+            Some(_) => return Ok(AttemptEnd::NotReached("its answer makes no sense".into())),
         };
         match asked {
             Ok((low, high)) => {
@@ -129,7 +129,7 @@ fn with_server(
             Err((common, standing)) => {
                 let followed = follow_from(node, member, dialled, common, &standing);
                 let why = followed.unwrap_or_else(|error| error.to_string());
-                return Ok(Ended::Over(why));
+                return Ok(AttemptEnd::Over(why));
             }
         }
     }
@@ -137,8 +137,8 @@ fn with_server(
 
 /// The server is the primary, and both have the transactions up to `common`. Returns why the connection has ended.
 fn follow_from(
-    node: &Arc<Node>,
-    member: &Arc<Member>,
+    node: &Arc<ThisServer>,
+    member: &Arc<MemberStorage>,
     dialled: Dialled<'_>,
     common: Tid,
     standing: &Standing,
@@ -208,7 +208,7 @@ fn panicked() -> StorageError {
 }
 
 /// Takes back the transactions that the primary does not have.
-fn take_back(member: &Member, common: Tid) -> Result<()> {
+fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
     let replicable = member.replicable()?;
     if replicable.last_written() <= common {
         return Ok(());
@@ -230,7 +230,7 @@ fn take_back(member: &Member, common: Tid) -> Result<()> {
 }
 
 /// Tells the primary how far this replica has come, at least each second.
-fn acknowledge(member: &Member, mut out: Outgoing) {
+fn acknowledge(member: &MemberStorage, mut out: Outgoing) {
     let mut told = Ack::default();
     while let Some(ack) = member.progress.wait_for_ack(told, NEWS_PAUSE) {
         if out.send(&Message::Ack(ack)).is_err() {
@@ -242,9 +242,9 @@ fn acknowledge(member: &Member, mut out: Outgoing) {
 
 /// Receives until the connection ends, or nothing can be stored any more.
 fn receive_all(
-    node: &Node,
+    node: &ThisServer,
     arriving: &mut TransactionStream,
-    member: &Member,
+    member: &MemberStorage,
     to: &SyncSender<Staged>,
 ) -> std::result::Result<(), ReceiveError> {
     let mut last = member.base.last_transaction();

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::member::{Finish, Member};
+use super::member::{Finish, MemberStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::storage::{
@@ -13,11 +13,11 @@ use crate::storage::{
 /// The storage of a member of a cluster.
 pub struct Replicated {
     base: Arc<dyn Storage>,
-    member: Arc<Member>,
+    member: Arc<MemberStorage>,
 }
 
 impl Replicated {
-    pub fn new(member: Arc<Member>) -> Replicated {
+    pub fn new(member: Arc<MemberStorage>) -> Replicated {
         Replicated { base: Arc::clone(&member.base), member }
     }
 
@@ -137,7 +137,7 @@ impl Pack for Replicated {
 /// Tells the server, and then the threads of the replicas.
 struct Announcer {
     server: Arc<dyn Publisher>,
-    member: Arc<Member>,
+    member: Arc<MemberStorage>,
 }
 
 impl Publisher for Announcer {

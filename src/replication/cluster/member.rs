@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use super::message::News;
 use super::options::{ClusterOptions, Role};
-use super::progress::{Mode, Progress};
+use super::progress::{GroupProgress, Mode};
 use super::report::{FollowingReport, Lag, StorageReplication};
 use crate::base::cancel::Cancel;
 use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, rank};
 use crate::storage::{Delivery, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket};
 
-use super::LOG;
+use super::pace::LOG;
 
 /// How often the end of the last commits is looked for.
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A storage, how far it has come, and what it knows of the server that it follows.
-pub struct Member {
+pub struct MemberStorage {
     pub name: String,
     pub base: Arc<dyn Storage>,
-    pub progress: Arc<Progress>,
+    pub progress: Arc<GroupProgress>,
     publisher: PublisherSlot,
     /// Clients may store.
     is_writable: AtomicBool,
@@ -44,9 +44,14 @@ struct Followed {
     heard: Option<Stopwatch>,
 }
 
-impl Member {
+impl MemberStorage {
     /// Errors: `Unsupported` if `base` cannot be replicated.
-    pub fn new(name: &str, base: Arc<dyn Storage>, options: &ClusterOptions, role: Role) -> Result<Member> {
+    pub fn new(
+        name: &str,
+        base: Arc<dyn Storage>,
+        options: &ClusterOptions,
+        role: Role,
+    ) -> Result<MemberStorage> {
         let Some(replicable) = base.replicable() else {
             return Err(StorageError::Unsupported(format!("{} cannot be replicated", base.name())));
         };
@@ -54,7 +59,7 @@ impl Member {
             Role::Primary => Mode::Primary,
             Role::Replica => Mode::Replica,
         };
-        let progress = Progress::new(name, options, mode, replicable.last_written(), base.size());
+        let progress = GroupProgress::new(name, options, mode, replicable.last_written(), base.size());
         let progress = Arc::new(progress);
         replicable.set_gate(Arc::clone(&progress) as _);
         let followed = Followed {
@@ -64,7 +69,7 @@ impl Member {
             news: News::default(),
             heard: None,
         };
-        Ok(Member {
+        Ok(MemberStorage {
             name: name.into(),
             base,
             progress,
@@ -131,7 +136,7 @@ impl Member {
         }
     }
 
-    /// The ticket of a finish that begins. `Err`: it must not, see [`Member::forbid_writing`].
+    /// The ticket of a finish that begins. `Err`: it must not, see [`MemberStorage::forbid_writing`].
     pub fn begin_finish(self: &Arc<Self>, ticket: Ticket) -> std::result::Result<Ticket, Ticket> {
         self.finishing.fetch_add(1, Ordering::SeqCst);
         let mut finish = Finish { inner: Some(ticket), member: Arc::clone(self) };
@@ -243,7 +248,7 @@ const SILENCE_SHOWN: Duration = Duration::from_secs(3);
 /// A finish of a client that is counted until it has an outcome.
 pub struct Finish {
     inner: Option<Ticket>,
-    member: Arc<Member>,
+    member: Arc<MemberStorage>,
 }
 
 impl Finish {

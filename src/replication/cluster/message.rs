@@ -3,10 +3,10 @@
 //!
 //! | from | letter | message | content |
 //! |---|---|---|---|
-//! | the one that connects | `h` | [`Hello`] | who it is, what it wants, what it has |
+//! | who connects | `h` | [`Hello`] | who it is, what it wants, what it has |
 //! | | `p` | probes | transactions that it has, for a comparison |
 //! | | `a` | [`Ack`] | how far it has come |
-//! | the one that is connected to | `r` | [`Standing`] | its role and timelines: it cannot be followed, or was only asked |
+//! | who answers | `r` | [`Standing`] | its role and timelines: it cannot be followed, or was only asked |
 //! | | `x` | refusal | why the other must not follow |
 //! | | `c` | comparison | the two transactions between which it wants probes |
 //! | | `s` | start | the last transaction that both have: what follows is later |

@@ -1,8 +1,10 @@
 //! A cluster of servers that have the same storages: one is the *primary*, which stores what clients commit, the others
 //! are *replicas*, which follow it and serve the same read-only. Any of them can be promoted, while it runs.
 //!
-//! - `options`: what is configured; `state`: the role and the timelines, and their file; `report`: what is shown
-//! - `node`: this server, as its threads share it; `member`: one of its storages; `layer`: that storage as clients see it
+//! - `options`: what is configured; `pace`: how long what is waited for; `state`: the role and the timelines, and their
+//!   file; `report`: what is shown
+//! - `this_server`: this server, as its threads share it; `member`: one of its storages; `layer`: that storage as
+//!   clients see it
 //! - `progress`: where groups of transactions wait for other servers, and the threads for news
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
@@ -21,49 +23,38 @@ mod layer;
 mod link;
 mod member;
 pub mod message;
-mod node;
 pub mod options;
+mod pace;
 mod position;
 mod progress;
 mod receive;
 pub mod report;
 mod serve;
 mod state;
+mod this_server;
 mod watch;
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+pub use self::change::Promotion;
 use self::layer::Replicated;
-use self::member::Member;
-use self::node::{Node, Pack};
+use self::member::MemberStorage;
 use self::options::{ClusterOptions, Role};
+use self::pace::{LAST_MAX, LOG};
 use self::report::ClusterReport;
 use self::serve::{Listening, listen_for_servers};
 use self::state::Timeline;
+use self::this_server::{Pack, ThisServer};
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::net::listen::Listener;
 use crate::storage::{GroupGate, Storage, StorageError};
 
-/// The target of the lines in the log.
-const LOG: &str = "runzeo.replication";
-
-/// Both sides say something at least as often.
-const NEWS_PAUSE: Duration = Duration::from_secs(1);
-/// A server that is silent for longer is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The same while both compare what they have, for which large transactions may have to be read.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
-/// A peer that the network does not reach any more is noticed within this time.
-const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(20);
-/// When the server stops: time for the replicas to receive what was published.
-const LAST_MAX: Duration = Duration::from_secs(10);
-
 /// This server in its cluster.
 pub struct Cluster {
-    node: Arc<Node>,
+    node: Arc<ThisServer>,
     threads: Mutex<Threads, rank::ClusterMembers>,
     /// Ends what the watch waits for in the network.
     cancel: Cancel,
@@ -77,22 +68,13 @@ struct Threads {
     others: Vec<JoinHandle<()>>,
 }
 
-/// How a promotion is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Promotion {
-    /// How long it waits for the primary to be demoted or to go away.
-    pub wait: Duration,
-    /// Also if the primary is connected, or this replica has not met its cluster.
-    pub force: bool,
-}
-
 impl Cluster {
     /// Reads the state, and asks the peers of a server that was the primary whether it still is.
     ///
     /// Errors: a state file that cannot be read or written; certificates; an address that cannot be listened at; a
     /// second cluster would be begun.
     pub fn start(options: ClusterOptions) -> Result<Arc<Cluster>, StorageError> {
-        let node = Arc::new(Node::new(options)?);
+        let node = Arc::new(ThisServer::new(options)?);
         watch::ask_before_start(&node)?;
         // The first state of a cluster, or a file system that cannot be written, is found out now.
         node.change(|_| ())?;
@@ -105,7 +87,7 @@ impl Cluster {
     ///
     /// Errors: `Unsupported` if it cannot be replicated.
     pub fn replicate(&self, name: &str, base: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError> {
-        let member = Arc::new(Member::new(name, base, &self.node.options, self.node.role())?);
+        let member = Arc::new(MemberStorage::new(name, base, &self.node.options, self.node.role())?);
         self.node.add_member(Arc::clone(&member));
         Ok(Arc::new(Replicated::new(member)))
     }
@@ -142,7 +124,8 @@ impl Cluster {
         let node = &self.node;
         let (saved, (primary, fenced)) = (node.saved(), node.primary_and_fence());
         let members = node.members();
-        let waits = |member: &&Arc<Member>| saved.role == Role::Primary && member.progress.is_waiting();
+        let waits =
+            |member: &&Arc<MemberStorage>| saved.role == Role::Primary && member.progress.is_waiting();
         let held = members
             .iter()
             .find(waits)

@@ -21,7 +21,7 @@ use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, r
 use crate::net::stream::{Sink, Stream};
 use crate::storage::{GroupGate, Withdrawn};
 
-use super::LOG;
+use super::pace::LOG;
 
 /// Groups whose end is known, for the lag. A replica that is further behind is told as at least so far.
 const RECENT_MAX: usize = 10_000;
@@ -42,9 +42,9 @@ pub enum Mode {
 }
 
 /// The state of one storage.
-pub struct Progress {
+pub struct GroupProgress {
     storage: String,
-    state: Mutex<State, rank::ClusterProgress>,
+    state: Mutex<GroupState, rank::ClusterProgress>,
     changed: Condvar,
     /// A group waits for others.
     is_waiting: AtomicBool,
@@ -54,7 +54,7 @@ pub struct Progress {
     on_timeout: OnTimeout,
 }
 
-struct State {
+struct GroupState {
     mode: Mode,
     /// The server stops.
     is_closing: bool,
@@ -122,12 +122,12 @@ pub struct ToSend {
     pub packed_to: f64,
 }
 
-impl Progress {
-    pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> Progress {
+impl GroupProgress {
+    pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> GroupProgress {
         let first = Group { last, end, count: 0, watch: Stopwatch::start() };
-        Progress {
+        GroupProgress {
             storage: storage.into(),
-            state: Mutex::new(State {
+            state: Mutex::new(GroupState {
                 mode,
                 is_closing: false,
                 never_blocks: false,
@@ -219,7 +219,7 @@ impl Progress {
 
     /// How far this replica has come, when that differs from `told`, or after `pause`. `None`: the connection is over.
     pub fn wait_for_ack(&self, told: Ack, pause: Duration) -> Option<Ack> {
-        let now = |state: &State| Ack {
+        let now = |state: &GroupState| Ack {
             received: state.received,
             synced: state.durable,
             published: state.published,
@@ -322,7 +322,7 @@ impl Progress {
         (state.degraded_since, state.degradations)
     }
 
-    fn has_enough(&self, state: &State, last: Tid) -> bool {
+    fn has_enough(&self, state: &GroupState, last: Tid) -> bool {
         let has = |replica: &&Replica| match self.level {
             Level::Received => replica.ack.received >= last,
             Level::Synced => replica.ack.synced >= last,
@@ -332,7 +332,11 @@ impl Progress {
     }
 
     /// Waits until enough replicas have `last`.
-    fn wait_for_replicas<'a>(&'a self, mut state: MutexGuard<'a, State>, last: Tid) -> Result<(), Withdrawn> {
+    fn wait_for_replicas<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, GroupState>,
+        last: Tid,
+    ) -> Result<(), Withdrawn> {
         let mut until = Some(IoDeadline::after(self.timeout));
         loop {
             if state.mode != Mode::Primary || (state.never_blocks && until.is_none()) {
@@ -376,7 +380,7 @@ impl Progress {
     }
 }
 
-impl GroupGate for Progress {
+impl GroupGate for GroupProgress {
     fn written(&self, last: Tid, end: u64, count: usize) {
         let mut state = self.state.lock();
         (state.written, state.end) = (last, end);
@@ -407,7 +411,7 @@ impl GroupGate for Progress {
             Mode::Primary => self.wait_for_replicas(state, last),
             _ => {
                 self.changed.notify_all();
-                let waits = |state: &mut State| {
+                let waits = |state: &mut GroupState| {
                     let is_told = state.allowed >= last || !state.is_attended;
                     state.mode == Mode::Replica && !is_told && !state.is_closing
                 };
@@ -431,7 +435,7 @@ impl GroupGate for Progress {
     }
 }
 
-impl State {
+impl GroupState {
     fn take_back(&mut self, last: Tid) {
         self.written = last;
         self.durable = self.durable.min(last);
@@ -468,7 +472,7 @@ impl State {
 
 /// One replica's connection, until this is dropped.
 pub struct Connection<'a> {
-    progress: &'a Progress,
+    progress: &'a GroupProgress,
     id: u64,
     /// What was taken back before.
     taken_back: u64,
@@ -511,11 +515,11 @@ impl Connection<'_> {
         if state.taken_back == self.taken_back { self.to_send(&state) } else { None }
     }
 
-    fn to_send(&self, state: &State) -> Option<ToSend> {
+    fn to_send(&self, state: &GroupState) -> Option<ToSend> {
         let synced = state.replicas.get(&self.id)?.ack.synced;
         let Lag { bytes, transactions, time } = state.lag(synced);
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let State { written, published, packs, packed_to, .. } = *state;
+        let GroupState { written, published, packs, packed_to, .. } = *state;
         let news = News { written, published, bytes, transactions, time };
         Some(ToSend { written, news, packs, packed_to })
     }

@@ -9,11 +9,11 @@ use socket2::{SockAddr, Socket};
 use super::change::give_way;
 use super::feed::{FeedError, FeedOptions, feed};
 use super::link::{Outgoing, Receiving};
-use super::member::Member;
+use super::member::MemberStorage;
 use super::message::{Follow, Hello, Message, Standing};
-use super::node::Node;
 use super::options::Role;
 use super::position::{Probe, Search};
+use super::this_server::ThisServer;
 use crate::base::clock::IoDeadline;
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
@@ -22,7 +22,7 @@ use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
 use crate::storage::{Result, StorageError};
 
-use super::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX, LOG};
+use super::pace::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX, LOG};
 
 /// Limits the log lines that a flood of connections would cause.
 static LINES: LogRate = LogRate::new("lines about replicas", 300, 300);
@@ -43,7 +43,7 @@ pub struct Listening {
 }
 
 /// Listens at the address of the configuration, if it has one. Who connects waits until [`Listening::on`].
-pub fn listen_for_servers(node: &Node) -> Result<Vec<Listener>> {
+pub fn listen_for_servers(node: &ThisServer) -> Result<Vec<Listener>> {
     let Some(address) = &node.options.listen else { return Ok(Vec::new()) };
     listen(address, SocketAccess::default()).map_err(|error| {
         let error = match error {
@@ -56,7 +56,7 @@ pub fn listen_for_servers(node: &Node) -> Result<Vec<Listener>> {
 
 impl Listening {
     /// Accepts from now on.
-    pub fn on(node: &Arc<Node>, listener: Listener) -> Result<Listening> {
+    pub fn on(node: &Arc<ThisServer>, listener: Listener) -> Result<Listening> {
         listener.set_tls(node.incoming_tls.clone());
         let listener = Arc::new(listener);
         log::info!(target: LOG, "listening for other servers of the cluster on {}", listener.endpoint);
@@ -83,7 +83,7 @@ impl Listening {
 }
 
 /// The accept loop of one listener.
-fn accept(node: &Arc<Node>, listener: &Listener) {
+fn accept(node: &Arc<ThisServer>, listener: &Listener) {
     let connections = Arc::new(AtomicUsize::new(0));
     while !listener.has_ended() {
         match listener.accept() {
@@ -112,7 +112,7 @@ fn peer_of(address: &SockAddr, endpoint: &Endpoint) -> String {
 
 /// Starts the thread of a connection.
 fn begin(
-    node: &Arc<Node>,
+    node: &Arc<ThisServer>,
     listener: &Listener,
     socket: Socket,
     peer: &str,
@@ -150,7 +150,7 @@ fn begin(
 }
 
 /// One connection, from its hello to its end.
-fn serve(node: &Arc<Node>, stream: &Arc<Stream>, peer: &str) -> std::result::Result<(), FeedError> {
+fn serve(node: &Arc<ThisServer>, stream: &Arc<Stream>, peer: &str) -> std::result::Result<(), FeedError> {
     let until = IoDeadline::after(HELLO_MAX);
     stream.set_wait_max(Some(HELLO_MAX))?;
     stream.handshake(Some(until)).map_err(|error| FeedError::Gone(io::Error::other(error.to_string())))?;
@@ -182,7 +182,7 @@ fn serve(node: &Arc<Node>, stream: &Arc<Stream>, peer: &str) -> std::result::Res
 }
 
 /// A newer timeline of the cluster means that another server was promoted.
-fn note_peer(node: &Arc<Node>, hello: &Hello) {
+fn note_peer(node: &Arc<ThisServer>, hello: &Hello) {
     if node.is_outdated_by(hello.cluster, &hello.timelines) {
         give_way(node, &hello.name, &hello.timelines);
     }
@@ -195,10 +195,10 @@ enum NotAccepted {
 }
 
 fn accept_replica(
-    node: &Arc<Node>,
+    node: &Arc<ThisServer>,
     hello: &Hello,
     follow: &Follow,
-) -> std::result::Result<Arc<Member>, NotAccepted> {
+) -> std::result::Result<Arc<MemberStorage>, NotAccepted> {
     note_peer(node, hello);
     let refused = |why: String| Err(NotAccepted::Refused(why));
     let standing = node.standing();
@@ -235,8 +235,8 @@ fn accept_replica(
 
 /// Finds out what the replica has, and sends it what it lacks.
 fn lead(
-    node: &Arc<Node>,
-    member: &Arc<Member>,
+    node: &Arc<ThisServer>,
+    member: &Arc<MemberStorage>,
     (stream, mut out, mut receiving): (&Arc<Stream>, Outgoing, Receiving),
     hello: &Hello,
     follow: &Follow,
@@ -283,7 +283,7 @@ fn lead(
 
 /// The last transaction that both have.
 fn find_common(
-    member: &Member,
+    member: &MemberStorage,
     out: &mut Outgoing,
     receiving: &mut Receiving,
     last: Option<&Probe>,

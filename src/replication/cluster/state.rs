@@ -1,8 +1,8 @@
 //! What a server keeps about its cluster: the role, and the timelines.
 //!
 //! A *timeline* is the history that one primary writes. Each promotion begins a new one, which continues the former
-//! ones, so a cluster has a list of them; the longer list is the newer. If two replicas were promoted beside each other,
-//! their lists are equally long, and the later promotion counts.
+//! ones, so a cluster has a list of them; the longer list is the newer. If two replicas were promoted beside each
+//! other, their lists are equally long, and the later promotion counts.
 //!
 //! The file is text, one fact in a line, and is replaced as a whole.
 

@@ -5,17 +5,16 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use super::Promotion;
-use super::change::{give_way, promote};
+use super::change::{Promotion, give_way, promote};
 use super::dial::ask;
-use super::node::Node;
 use super::options::Role;
+use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::sync::Arc;
 use crate::storage::{Result, StorageError};
 
-use super::LOG;
+use super::pace::LOG;
 
 /// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Until the server stops.
-pub fn watch(node: &Arc<Node>, cancel: &Cancel) {
+pub fn watch(node: &Arc<ThisServer>, cancel: &Cancel) {
     while !node.is_stopping() {
         match node.role() {
             Role::Primary => ask_peers(node, cancel),
@@ -36,7 +35,7 @@ pub fn watch(node: &Arc<Node>, cancel: &Cancel) {
     }
 }
 
-fn ask_peers(node: &Arc<Node>, cancel: &Cancel) {
+fn ask_peers(node: &Arc<ThisServer>, cancel: &Cancel) {
     for address in &node.options.peers {
         // A peer that is not there knows nothing newer.
         let Ok(standing) = ask(node, address, cancel, ANSWER_MAX) else { continue };
@@ -49,7 +48,7 @@ fn ask_peers(node: &Arc<Node>, cancel: &Cancel) {
 /// Before a server that was the primary serves: whether another one was promoted while it was down.
 ///
 /// Errors: this server would begin a cluster of its own beside one that is there.
-pub fn ask_before_start(node: &Arc<Node>) -> Result<()> {
+pub fn ask_before_start(node: &Arc<ThisServer>) -> Result<()> {
     if node.role() == Role::Replica {
         return Ok(());
     }
@@ -73,7 +72,7 @@ pub fn ask_before_start(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-fn other_cluster(node: &Node, address: &Address, name: &str) -> StorageError {
+fn other_cluster(node: &ThisServer, address: &Address, name: &str) -> StorageError {
     StorageError::Unsupported(format!(
         "<replication> says 'role primary' and there is no {}, so this server would begin a new cluster, but its peer {name} \
          at {address} belongs to one already. Say 'role replica', or bring the state file back",
@@ -81,7 +80,7 @@ fn other_cluster(node: &Node, address: &Address, name: &str) -> StorageError {
     ))
 }
 
-fn check_trigger(node: &Arc<Node>) {
+fn check_trigger(node: &Arc<ThisServer>) {
     let Some(path) = &node.options.trigger else { return };
     match fs::remove_file(path) {
         Ok(()) => {
@@ -97,7 +96,7 @@ fn check_trigger(node: &Arc<Node>) {
     }
 }
 
-fn check_staleness(node: &Arc<Node>) {
+fn check_staleness(node: &Arc<ThisServer>) {
     let Some(max) = node.options.max_staleness else { return };
     for member in node.members() {
         let is_stale = member.behind().is_none_or(|lag| lag.time > max);

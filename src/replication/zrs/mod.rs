@@ -1,10 +1,11 @@
 //! The protocol of zc.zrs 3.1: a *primary* sends its transactions to *secondaries*, which have the same and serve them
 //! read-only. Both are layers over a storage with transactions; one around the other is a link of a chain.
 //!
-//! A secondary connects and says its protocol and its last transaction, each in a frame ([`frames`](super::frames)). From then on the
-//! primary sends every later transaction ([`message`]) as soon as it is published, and the secondary nothing but empty
-//! frames, now and then, if it is asked to. There is no answer, no acknowledgement and no end. A running checksum,
-//! which begins with the secondary's last transaction, tells the secondary that it has received what was sent.
+//! A secondary connects and says its protocol and its last transaction, each in a frame ([`frames`](super::frames)).
+//! From then on the primary sends every later transaction ([`message`]) as soon as it is published, and the secondary
+//! nothing but empty frames, now and then, if it is asked to. There is no answer, no acknowledgement and no end. A
+//! running checksum, which begins with the secondary's last transaction, tells the secondary that it has received what
+//! was sent.
 //!
 //! A primary cannot tell from one transaction id whether a secondary has its history. It refuses one that is ahead, and
 //! one whose last transaction it would have to have ([`feed`]); zc.zrs accepts the latter, and merges two histories.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::member::Member;
+use super::member::MemberStorage;
 use super::message::{Hello, Standing};
 use super::options::{ClusterOptions, Role};
 use super::state::{ClusterState, Timelines};
@@ -12,18 +12,18 @@ use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, rank};
 use crate::net::tls::{ClientTls, HostCheck, Tls};
 use crate::storage::{Result, StorageError};
 
-use super::LOG;
+use super::pace::LOG;
 
 /// What the threads share.
-pub struct Node {
+pub struct ThisServer {
     pub options: ClusterOptions,
     pub incoming_tls: Option<Arc<Tls>>,
     pub outgoing_tls: Option<ClientTls>,
-    state: Mutex<NodeState, rank::ClusterState>,
+    state: Mutex<ServerState, rank::ClusterState>,
     changed: Condvar,
     /// Held by the thread that changes the role.
     pub changing: Mutex<(), rank::ClusterChange>,
-    members: Mutex<Vec<Arc<Member>>, rank::ClusterMembers>,
+    members: Mutex<Vec<Arc<MemberStorage>>, rank::ClusterMembers>,
     is_stopping: AtomicBool,
     pack: OnceLock<Pack>,
 }
@@ -31,7 +31,7 @@ pub struct Node {
 /// Has the server pack a storage to a time, in seconds since 1970, beside.
 pub type Pack = Box<dyn Fn(&str, f64) + Send + Sync>;
 
-struct NodeState {
+struct ServerState {
     saved: ClusterState,
     /// The role is being changed: nothing is followed.
     is_changing: bool,
@@ -41,9 +41,9 @@ struct NodeState {
     fenced: Option<String>,
 }
 
-impl Node {
+impl ThisServer {
     /// Reads the state file; if there is none, writes a first one.
-    pub fn new(options: ClusterOptions) -> Result<Node> {
+    pub fn new(options: ClusterOptions) -> Result<ThisServer> {
         let (mut incoming_tls, mut outgoing_tls) = (None, None);
         if let Some(files) = &options.tls {
             let failed = |error| StorageError::Unsupported(format!("<replication>: {error}"));
@@ -59,8 +59,8 @@ impl Node {
                 ClusterState::first(options.first_role, &options.name).map_err(doing)?
             }
         };
-        let state = NodeState { saved, is_changing: false, primary: None, fenced: None };
-        Ok(Node {
+        let state = ServerState { saved, is_changing: false, primary: None, fenced: None };
+        Ok(ThisServer {
             options,
             incoming_tls,
             outgoing_tls,
@@ -75,15 +75,15 @@ impl Node {
 
     // -- the storages
 
-    pub fn add_member(&self, member: Arc<Member>) {
+    pub fn add_member(&self, member: Arc<MemberStorage>) {
         self.members.lock().push(member);
     }
 
-    pub fn members(&self) -> Vec<Arc<Member>> {
+    pub fn members(&self) -> Vec<Arc<MemberStorage>> {
         self.members.lock().clone()
     }
 
-    pub fn member(&self, storage: &str) -> Option<Arc<Member>> {
+    pub fn member(&self, storage: &str) -> Option<Arc<MemberStorage>> {
         self.members.lock().iter().find(|member| member.name == storage).cloned()
     }
 
@@ -124,7 +124,7 @@ impl Node {
         Ok(())
     }
 
-    /// As [`Node::change`], for a change that must take effect. A state that cannot be saved is logged.
+    /// As [`ThisServer::change`], for a change that must take effect. A state that cannot be saved is logged.
     pub fn must_change(&self, change: impl Fn(&mut ClusterState)) {
         if let Err(error) = self.change(&change) {
             crate::critical!(
