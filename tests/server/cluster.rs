@@ -525,3 +525,49 @@ fn servers_know_each_other_by_their_certificates() {
     let serial = put(&mut cluster.client(1), serial, b"still secret");
     cluster.wait_for_last(0, serial);
 }
+
+/// Far more transactions than wait to be stored, in a shorter time than passes between two messages of the primary.
+#[test]
+fn an_empty_replica_catches_up_with_many_short_transactions() {
+    let mut cluster = Cluster { addresses: (0..2).map(|_| free_address()).collect(), servers: Vec::new() };
+    cluster.add(0, FILE, "");
+    let mut client = cluster.client(0);
+    let mut serial = 0;
+    for no in 0..3000_u32 {
+        serial = put(&mut client, serial, &no.to_be_bytes());
+    }
+    cluster.add(1, FILE, "");
+    cluster.wait_for_last(1, serial);
+    assert_eq!(load(&mut cluster.reader(1), 1), 2999_u32.to_be_bytes());
+}
+
+/// A group of several transactions that waits for a replica: the replica must store all of it before it waits itself.
+#[test]
+fn many_clients_of_a_synchronous_primary_wait_for_no_timeout() {
+    for level in ["received", "synced", "published"] {
+        many_clients_commit(level);
+    }
+}
+
+fn many_clients_commit(level: &str) {
+    let keys = format!(
+        "synchronous-replicas 1\non-timeout block\nsynchronous-timeout 20s\nsynchronous-level {level}"
+    );
+    let cluster = Cluster::start(2, &keys);
+    cluster.servers[0].wait_for_log("replica n1 at");
+    let address = cluster.servers[0].address;
+    let write = |oid: u64| {
+        let mut client = RawClient::register(address, Speaks::Z5).unwrap().0;
+        let mut serial = 0;
+        for no in 0..40 {
+            serial = client.commit(&[(oid, serial, &record(&[no; 100_000]))]).unwrap().unwrap();
+        }
+        serial
+    };
+    let last = thread::scope(|scope| {
+        let clients: Vec<_> = (1..=12).map(|oid| scope.spawn(move || write(oid))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).max()
+    });
+    assert_eq!(cluster.servers[0].count_in_log("have not acknowledged"), 0);
+    cluster.wait_for_last(1, last.unwrap());
+}

@@ -148,16 +148,19 @@ impl Feed<'_> {
         let mut watch = Stopwatch::start();
         while let Some(transaction) = transactions.next_transaction()? {
             let tid = transaction.tid;
-            self.send_transaction(transaction, &*transactions)?;
-            self.told.sent = tid;
-            self.slow_down()?;
-            // A long way to go: the replica must know that what it has is published, and that this side is there.
-            if watch.passed() >= NEWS_PAUSE {
+            // The replica stores at once what it knows to be published, and keeps the rest until it has a whole group.
+            let is_unknown = tid > self.told.published;
+            // On a long way the replica must hear from time to time how far it is, and that this side is there.
+            let is_due = watch.passed() >= NEWS_PAUSE;
+            if is_due || is_unknown && self.connection.news().is_none_or(|now| now.news.published >= tid) {
                 watch = Stopwatch::start();
                 if !self.tell()? {
                     break;
                 }
             }
+            self.send_transaction(transaction, &*transactions)?;
+            self.told.sent = tid;
+            self.slow_down()?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::stream::Sink;
-use crate::storage::{Cut, Result, Staged, Storage, StorageError};
+use crate::storage::{Cut, Result, Staged, StorageError};
 
 use super::pace::{HANDSHAKE_MAX, LOG, NEWS_PAUSE, SILENCE_MAX};
 
@@ -30,7 +30,7 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 /// After a connection that has lasted so long the next attempt is a first one.
 const LASTING: Duration = Duration::from_secs(10);
-/// Transactions that wait to be stored. Each takes up to 256 KiB of memory.
+/// Groups of transactions that wait to be stored. Published ones, as when a replica catches up, are groups of one.
 const AHEAD: usize = 256;
 
 /// Why an attempt with one server has ended.
@@ -154,10 +154,10 @@ fn follow_from(
         // From here on, so that the primary hears of this replica while transactions are taken back.
         let acknowledging = spawn(scope, "replica-ack", || acknowledge(member, out))?;
         let outcome = take_back(member, common).and_then(|()| {
-            let (to, transactions) = sync_channel(AHEAD);
+            let (to, groups) = sync_channel(AHEAD);
             let unstored = Arc::clone(&stream);
             let storing = spawn(scope, "replica-store", move || {
-                let stored = store(&*member.base, &transactions);
+                let stored = store(member, &groups);
                 if stored.is_err() {
                     // The primary may send nothing more for a long time.
                     unstored.shutdown();
@@ -241,40 +241,68 @@ fn acknowledge(member: &MemberStorage, mut out: Outgoing) {
 }
 
 /// Receives until the connection ends, or nothing can be stored any more.
+///
+/// What is stored together waits together until the primary has published it. A primary publishes a group when enough
+/// replicas have all of it. So transactions that are not published yet are kept until their group is whole.
 fn receive_all(
     node: &ThisServer,
     arriving: &mut TransactionStream,
     member: &MemberStorage,
-    to: &SyncSender<Staged>,
+    to: &SyncSender<Vec<Staged>>,
 ) -> std::result::Result<(), ReceiveError> {
-    let mut last = member.base.last_transaction();
-    while let Some(received) = arriving.next()? {
-        match received {
-            Received::News(news) => {
+    let (mut last, mut allowed) = (member.base.last_transaction(), Tid::ZERO);
+    let mut group = Vec::new();
+    let ended = loop {
+        let is_whole = match arriving.next() {
+            Ok(Some(Received::News(news))) => {
                 member.progress.receive(last, news.published);
                 member.hear(news);
+                allowed = news.published;
+                last <= allowed || last >= news.written
             }
-            Received::Pack { time } => node.pack(&member.name, time),
-            Received::Transaction(staged) => {
+            Ok(Some(Received::Pack { time })) => {
+                node.pack(&member.name, time);
+                false
+            }
+            Ok(Some(Received::Transaction(staged))) => {
                 last = tid_of(&staged);
-                if to.send(*staged).is_err() {
-                    break;
-                }
+                group.push(*staged);
+                last <= allowed
             }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        if is_whole && !group.is_empty() && to.send(std::mem::take(&mut group)).is_err() {
+            break Ok(());
         }
-    }
-    Ok(())
+    };
+    // Also of a group that is not whole: the primary may count on what was received. If nothing can be stored any more,
+    // the thread that stores says why.
+    _ = to.send(group);
+    ended
 }
 
-/// Stores what comes, as many at once as are there.
-fn store(base: &dyn Storage, transactions: &Receiver<Staged>) -> Result<()> {
-    let bulk = base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
-    while let Ok(first) = transactions.recv() {
+/// Stores what comes: as many published transactions at once as are there, and each other group by itself.
+fn store(member: &MemberStorage, groups: &Receiver<Vec<Staged>>) -> Result<()> {
+    let bulk = member.base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
+    let is_published =
+        |group: &Vec<Staged>| group.last().is_none_or(|last| member.progress.is_allowed(tid_of(last)));
+    let mut next = groups.recv().ok();
+    while let Some(mut group) = next.take() {
         let mut writer = bulk.begin()?;
-        for staged in std::iter::once(first).chain(transactions.try_iter().take(AHEAD)) {
-            writer.add(staged)?;
+        for _ in 0..AHEAD {
+            let is_alone = !is_published(&group);
+            for staged in group {
+                writer.add(staged)?;
+            }
+            next = groups.try_recv().ok();
+            match next.take_if(|next| !is_alone && is_published(next)) {
+                Some(more) => group = more,
+                None => break,
+            }
         }
         writer.complete()?;
+        next = next.or_else(|| groups.recv().ok());
     }
     Ok(())
 }

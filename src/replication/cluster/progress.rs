@@ -6,6 +6,9 @@
 //! primary has published it; or when there is no connection to it any more: the primary may have answered its clients
 //! before, and a promotion publishes it as well.
 //!
+//! If a replica has a transaction only when its clients see it ([`Level::Published`]), replicas publish what is durable
+//! at the primary, before it does.
+//!
 //! Invariants: between [`Mode::Stopping`] and the next [`Mode::Primary`] no group of clients is published. What a
 //! primary has published, as many replicas had as are configured, except while it is degraded.
 
@@ -217,6 +220,11 @@ impl GroupProgress {
         }
     }
 
+    /// Whether the primary has published `tid`, as far as this replica knows.
+    pub fn is_allowed(&self, tid: Tid) -> bool {
+        self.state.lock().allowed >= tid
+    }
+
     /// How far this replica has come, when that differs from `told`, or after `pause`. `None`: the connection is over.
     pub fn wait_for_ack(&self, told: Ack, pause: Duration) -> Option<Ack> {
         let now = |state: &GroupState| Ack {
@@ -322,6 +330,14 @@ impl GroupProgress {
         (state.degraded_since, state.degradations)
     }
 
+    /// What the replicas may publish.
+    fn allowed(&self, state: &GroupState) -> Tid {
+        match self.level {
+            Level::Published if self.required > 0 && state.mode == Mode::Primary => state.durable,
+            _ => state.published,
+        }
+    }
+
     fn has_enough(&self, state: &GroupState, last: Tid) -> bool {
         let has = |replica: &&Replica| match self.level {
             Level::Received => replica.ack.received >= last,
@@ -407,6 +423,7 @@ impl GroupGate for GroupProgress {
             Mode::Primary | Mode::Replica => {}
         }
         self.is_waiting.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
         let result = match state.mode {
             Mode::Primary => self.wait_for_replicas(state, last),
             _ => {
@@ -497,8 +514,9 @@ impl Connection<'_> {
             if state.taken_back != self.taken_back {
                 return None;
             }
+            let published = self.progress.allowed(&state);
             let has_news =
-                state.written > told.sent || state.published > told.published || state.packs > told.packs;
+                state.written > told.sent || published > told.published || state.packs > told.packs;
             if has_news || until.is_over() {
                 return self.to_send(&state);
             }
@@ -519,7 +537,8 @@ impl Connection<'_> {
         let synced = state.replicas.get(&self.id)?.ack.synced;
         let Lag { bytes, transactions, time } = state.lag(synced);
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let GroupState { written, published, packs, packed_to, .. } = *state;
+        let GroupState { written, packs, packed_to, .. } = *state;
+        let published = self.progress.allowed(state);
         let news = News { written, published, bytes, transactions, time };
         Some(ToSend { written, news, packs, packed_to })
     }

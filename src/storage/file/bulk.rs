@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::draft::distinct;
+use super::group::GROUP_LEN_MAX;
 use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
 use super::{Core, FileStorage};
@@ -16,10 +17,11 @@ use crate::base::ids::{Oid, Tid};
 use crate::storage::staged::{OpKind, Staged};
 use crate::storage::{Bulk, BulkWriter, Commit, Result, StorageError, TidAt};
 
-/// Bytes of the transactions of a batch, if it has more than one. Less than a group may have.
-const BATCH_LEN_MAX: u64 = 8 << 20;
-/// Transactions of a batch.
-const BATCH_MAX: usize = 1000;
+/// Bytes of the transactions of a batch, if it has more than one. As a group may have: a replica stores a group of its
+/// primary as a whole.
+const BATCH_LEN_MAX: u64 = GROUP_LEN_MAX;
+/// Transactions of a batch, for the same reason more than clients commit at once.
+const BATCH_MAX: usize = 10_000;
 
 /// A copy that goes on.
 struct Copy<'a> {

@@ -34,7 +34,7 @@ use crate::storage::error::copy_of_io;
 use crate::storage::{Committed, Delivery, GroupTimes, StorageError, Ticket};
 
 /// Bytes of transactions in one group, not counting its first transaction.
-const GROUP_LEN_MAX: u64 = 16 << 20;
+pub(super) const GROUP_LEN_MAX: u64 = 16 << 20;
 /// Up to this many bytes are gathered in one buffer and written at once.
 const GATHER_MAX: usize = 1 << 20;
 
