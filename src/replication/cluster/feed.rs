@@ -68,6 +68,7 @@ pub fn feed(
             let heard = listen(receiving, connection);
             // Also what is being sent, which no process may take.
             stream.shutdown();
+            connection.end();
             heard
         };
         let listening = thread::Builder::new().name("replica-in".into()).spawn_scoped(scope, listen)?;
@@ -124,6 +125,7 @@ impl Feed<'_> {
                 break;
             }
             self.out.flush()?;
+            self.connection.gather();
         }
         Ok(())
     }

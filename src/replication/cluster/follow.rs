@@ -12,6 +12,7 @@ use super::dial::{Dialled, dial};
 use super::link::Outgoing;
 use super::member::MemberStorage;
 use super::message::{Ack, Follow, Message, Standing};
+use super::options::Level;
 use super::position::{Probe, probes_between};
 use super::receive::{ReceiveError, Received, TransactionStream, tid_of};
 use super::this_server::ThisServer;
@@ -117,7 +118,7 @@ fn with_server(
             Some(Message::Refusal(why)) => {
                 return Ok(AttemptEnd::Over(format!("the primary refuses this replica: {why}")));
             }
-            Some(Message::Start { common, standing }) => Err((common, standing)),
+            Some(Message::Start { common, awaited, standing }) => Err((common, awaited, standing)),
             Some(Message::Comparison { low, high }) => Ok((low, high)),
             Some(_) => return Ok(AttemptEnd::NotReached("its answer makes no sense".into())),
         };
@@ -126,8 +127,8 @@ fn with_server(
                 let probes = probes_between(replicable, low, high).map_err(unreadable)?;
                 dialled.out.send(&Message::Probes(probes)).map_err(lost)?;
             }
-            Err((common, standing)) => {
-                let followed = follow_from(node, member, dialled, common, &standing);
+            Err((common, awaited, standing)) => {
+                let followed = follow_from(node, member, dialled, (common, awaited), &standing);
                 let why = followed.unwrap_or_else(|error| error.to_string());
                 return Ok(AttemptEnd::Over(why));
             }
@@ -140,13 +141,13 @@ fn follow_from(
     node: &Arc<ThisServer>,
     member: &Arc<MemberStorage>,
     dialled: Dialled<'_>,
-    common: Tid,
+    (common, awaited): (Tid, Option<Level>),
     standing: &Standing,
 ) -> Result<String> {
     node.adopt(standing)?;
     dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
     let Dialled { stream, out, receiving, peer, ending: _ending } = dialled;
-    member.progress.set_attended(true);
+    member.progress.set_attended(true, awaited);
     member.follows();
     let name = &standing.name;
     log::info!(target: LOG, "storage '{}': following {name} at {peer} {}", member.name, from(common));
@@ -168,13 +169,13 @@ fn follow_from(
             let mut arriving = TransactionStream { receiving, blobs };
             let received = receive_all(node, &mut arriving, member, &to);
             // What was received is published: the primary may have answered its clients.
-            member.progress.set_attended(false);
+            member.progress.set_attended(false, None);
             drop(to);
             let stored = storing.join().unwrap_or_else(|_| Err(panicked()));
             stored.map(|()| received)
         });
         stream.shutdown();
-        member.progress.set_attended(false);
+        member.progress.set_attended(false, None);
         acknowledging.join().unwrap_or_default();
         outcome
     });
@@ -232,7 +233,7 @@ fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
 /// Tells the primary how far this replica has come, at least each second.
 fn acknowledge(member: &MemberStorage, mut out: Outgoing) {
     let mut told = Ack::default();
-    while let Some(ack) = member.progress.wait_for_ack(told, NEWS_PAUSE) {
+    while let Some(ack) = member.progress.wait_for_ack(told) {
         if out.send(&Message::Ack(ack)).is_err() {
             return;
         }

@@ -9,7 +9,7 @@
 //! | who answers | `r` | [`Standing`] | its role and timelines: it cannot be followed, or was only asked |
 //! | | `x` | refusal | why the other must not follow |
 //! | | `c` | comparison | the two transactions between which it wants probes |
-//! | | `s` | start | the last transaction that both have: what follows is later |
+//! | | `s` | start | the last transaction that both have: what follows is later; what commits wait for |
 //! | | `t` | transaction | its head |
 //! | | `d` | record | of the transaction |
 //! | | `b` | blob | its length; its bytes come in the next frames, `B` |
@@ -18,7 +18,7 @@
 //! | | `k` | pack | it was packed to this time, as the bits of a float of seconds since 1970 |
 //! | either | `z` | batch | frames, compressed |
 
-use super::options::Role;
+use super::options::{Level, Role};
 use super::position::Probe;
 use super::state::{Id, NAME_MAX, Timeline, Timelines};
 use crate::base::bytes::Reader;
@@ -92,7 +92,7 @@ pub enum Message<'a> {
     Standing(Standing),
     Refusal(String),
     Comparison { low: Tid, high: Tid },
-    Start { common: Tid, standing: Standing },
+    Start { common: Tid, awaited: Option<Level>, standing: Standing },
     Transaction { tid: Tid, status: u8, meta: TransactionMeta },
     Record { oid: Oid, tid: Tid, data_txn: Option<Tid>, data: Option<&'a [u8]> },
     Blob { oid: Oid, len: u64 },
@@ -128,9 +128,15 @@ pub fn put(message: &Message<'_>, out: &mut Vec<u8>) {
             out.push(b'c');
             put_tids(&[*low, *high], out);
         }
-        Message::Start { common, standing } => {
+        Message::Start { common, awaited, standing } => {
             out.push(b's');
             put_tids(&[*common], out);
+            out.push(match awaited {
+                None => b'-',
+                Some(Level::Received) => b'r',
+                Some(Level::Synced) => b's',
+                Some(Level::Published) => b'p',
+            });
             put_standing(standing, out);
         }
         Message::Transaction { tid, status, meta } => {
@@ -281,7 +287,17 @@ fn parse_short<'a>(letter: u8, reader: &mut Reader<'a>) -> Option<Message<'a>> {
         b'r' => Message::Standing(parse_standing(reader)?),
         b'x' => Message::Refusal(text(reader, usize::from(u16::MAX))?),
         b'c' => Message::Comparison { low: tid(reader)?, high: tid(reader)? },
-        b's' => Message::Start { common: tid(reader)?, standing: parse_standing(reader)? },
+        b's' => Message::Start {
+            common: tid(reader)?,
+            awaited: match reader.u8()? {
+                b'-' => None,
+                b'r' => Some(Level::Received),
+                b's' => Some(Level::Synced),
+                b'p' => Some(Level::Published),
+                _ => return None,
+            },
+            standing: parse_standing(reader)?,
+        },
         b't' => Message::Transaction {
             tid: tid(reader)?,
             status: reader.u8().filter(|status| matches!(status, b' ' | b'p'))?,
@@ -414,7 +430,8 @@ mod tests {
             Message::Standing(standing()),
             Message::Refusal("another cluster".into()),
             Message::Comparison { low: Tid(1), high: Tid(5) },
-            Message::Start { common: Tid::ZERO, standing: standing() },
+            Message::Start { common: Tid::ZERO, awaited: Some(Level::Synced), standing: standing() },
+            Message::Start { common: Tid(1), awaited: None, standing: standing() },
             Message::Transaction { tid: Tid(4), status: b' ', meta },
             record(Some(b"state"), None),
             record(None, Some(Tid(1))),

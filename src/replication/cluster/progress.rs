@@ -24,10 +24,15 @@ use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, r
 use crate::net::stream::{Sink, Stream};
 use crate::storage::{GroupGate, Withdrawn};
 
-use super::pace::LOG;
+use super::pace::{LOG, NEWS_PAUSE};
 
 /// Groups whose end is known, for the lag. A replica that is further behind is told as at least so far.
 const RECENT_MAX: usize = 10_000;
+/// Pause between two acknowledgements that nothing waits for.
+const UNAWAITED_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before more is sent to replicas that no commit waits for: what is written in the meantime goes together, and
+/// needs one sync there.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// Replicas at once. More are no copies, but a flood.
 pub const REPLICAS_MAX: usize = 100;
 
@@ -48,7 +53,12 @@ pub enum Mode {
 pub struct GroupProgress {
     storage: String,
     state: Mutex<GroupState, rank::ClusterProgress>,
+    /// For the threads that send to replicas, and a replica's group that waits for its primary.
     changed: Condvar,
+    /// For what waits for acknowledgements of replicas.
+    acknowledged: Condvar,
+    /// For the thread that acknowledges to the primary.
+    advanced: Condvar,
     /// A group waits for others.
     is_waiting: AtomicBool,
     required: usize,
@@ -74,10 +84,14 @@ struct GroupState {
     taken_back: u64,
     /// Of a replica: it is connected, and what the primary has published.
     is_attended: bool,
+    /// What the primary waits for, if anything.
+    awaited: Option<Level>,
     received: Tid,
     allowed: Tid,
     recent: VecDeque<Group>,
     replicas: BTreeMap<u64, Replica>,
+    /// Threads that wait until there is something to send.
+    idle: usize,
     /// Number of connections so far.
     connections: u64,
     degraded_since: Option<SystemTime>,
@@ -141,10 +155,12 @@ impl GroupProgress {
                 count: 0,
                 taken_back: 0,
                 is_attended: false,
+                awaited: None,
                 received: last,
                 allowed: Tid::ZERO,
                 recent: [first].into(),
                 replicas: BTreeMap::new(),
+                idle: 0,
                 connections: 0,
                 degraded_since: None,
                 degradations: 0,
@@ -152,6 +168,8 @@ impl GroupProgress {
                 packed_to: 0.0,
             }),
             changed: Condvar::new(),
+            acknowledged: Condvar::new(),
+            advanced: Condvar::new(),
             is_waiting: AtomicBool::new(false),
             required: options.synchronous_replicas,
             level: options.level,
@@ -163,7 +181,14 @@ impl GroupProgress {
     /// From now on groups wait for something else.
     pub fn set_mode(&self, mode: Mode) {
         self.state.lock().mode = mode;
+        self.notify();
+    }
+
+    /// Wakes every thread that waits here.
+    fn notify(&self) {
         self.changed.notify_all();
+        self.acknowledged.notify_all();
+        self.advanced.notify_all();
     }
 
     /// The transactions after `last` were taken back.
@@ -171,17 +196,20 @@ impl GroupProgress {
         let mut state = self.state.lock();
         state.take_back(last);
         (state.durable, state.published, state.received, state.end) = (last, last, last, end);
-        self.changed.notify_all();
+        self.notify();
     }
 
     /// A group is published.
     pub fn published(&self, last: Tid) {
         let mut state = self.state.lock();
         state.published = last;
-        let is_told = !state.replicas.is_empty() || state.mode == Mode::Replica;
+        let (is_sent, is_awaited) = (state.idle > 0, state.awaited == Some(Level::Published));
         drop(state);
-        if is_told {
+        if is_sent {
             self.changed.notify_all();
+        }
+        if is_awaited {
+            self.advanced.notify_all();
         }
     }
 
@@ -203,20 +231,26 @@ impl GroupProgress {
 
     // -- the side that follows
 
-    /// Whether there is a connection to the primary.
-    pub fn set_attended(&self, is_attended: bool) {
+    /// Whether there is a connection to the primary, and what that waits for.
+    pub fn set_attended(&self, is_attended: bool, awaited: Option<Level>) {
         let mut state = self.state.lock();
-        state.is_attended = is_attended;
+        (state.is_attended, state.awaited) = (is_attended, awaited);
         (state.received, state.allowed) = (state.written, Tid::ZERO);
-        self.changed.notify_all();
+        self.notify();
     }
 
     /// The primary's transactions up to `received` have arrived, and it has published those up to `allowed`.
     pub fn receive(&self, received: Tid, allowed: Tid) {
         let mut state = self.state.lock();
-        if (received, allowed) != (state.received, state.allowed) {
-            (state.received, state.allowed) = (received, allowed);
+        let is_allowed = allowed > state.allowed;
+        let is_awaited = received > state.received && state.awaited == Some(Level::Received);
+        (state.received, state.allowed) = (received, allowed);
+        drop(state);
+        if is_allowed {
             self.changed.notify_all();
+        }
+        if is_awaited {
+            self.advanced.notify_all();
         }
     }
 
@@ -225,16 +259,27 @@ impl GroupProgress {
         self.state.lock().allowed >= tid
     }
 
-    /// How far this replica has come, when that differs from `told`, or after `pause`. `None`: the connection is over.
-    pub fn wait_for_ack(&self, told: Ack, pause: Duration) -> Option<Ack> {
+    /// How far this replica has come, when what the primary waits for differs from `told`, or after a while. `None`:
+    /// the connection is over.
+    pub fn wait_for_ack(&self, told: Ack) -> Option<Ack> {
         let now = |state: &GroupState| Ack {
             received: state.received,
             synced: state.durable,
             published: state.published,
         };
         let state = self.state.lock();
-        let state =
-            self.changed.wait_timeout_while(state, pause, |state| now(state) == told && state.is_attended);
+        let pause = if state.awaited.is_some() { NEWS_PAUSE } else { UNAWAITED_PAUSE };
+        let state = self.advanced.wait_timeout_while(state, pause, |state| {
+            let now = now(state);
+            let is_news = match state.awaited {
+                // Nothing waits for it, so it is not hurried.
+                None => false,
+                Some(Level::Received) => now.received != told.received,
+                Some(Level::Synced) => now.synced != told.synced,
+                Some(Level::Published) => now.published != told.published,
+            };
+            state.is_attended && !is_news
+        });
         state.is_attended.then(|| now(&state))
     }
 
@@ -264,7 +309,7 @@ impl GroupProgress {
         let (taken_back, packs) = (state.taken_back, state.packs);
         drop(state);
         old.iter().for_each(|old| old.stream.shutdown());
-        self.changed.notify_all();
+        self.notify();
         Some(Connection { progress: self, id, taken_back, packs })
     }
 
@@ -273,7 +318,7 @@ impl GroupProgress {
         let until = IoDeadline::after(wait_max);
         let mut state = self.state.lock();
         while !until.is_over() && state.replicas.values().any(|replica| replica.ack.synced < state.written) {
-            state = self.changed.wait_timeout(state, until.left());
+            state = self.acknowledged.wait_timeout(state, until.left());
         }
         let streams: Vec<_> = state.replicas.values().map(|replica| Arc::clone(&replica.stream)).collect();
         drop(state);
@@ -283,7 +328,7 @@ impl GroupProgress {
     /// From now on a group that has waited for the timeout is taken back, if it must not be published.
     pub fn stop_blocking(&self) {
         self.state.lock().never_blocks = true;
-        self.changed.notify_all();
+        self.acknowledged.notify_all();
     }
 
     /// No group waits any more, and no replica comes.
@@ -291,7 +336,7 @@ impl GroupProgress {
         let mut state = self.state.lock();
         (state.is_closing, state.never_blocks) = (true, true);
         drop(state);
-        self.changed.notify_all();
+        self.notify();
     }
 
     pub fn is_closing(&self) -> bool {
@@ -302,7 +347,7 @@ impl GroupProgress {
     pub fn wait_for_none(&self) {
         let mut state = self.state.lock();
         while !state.replicas.is_empty() {
-            state = self.changed.wait(state);
+            state = self.acknowledged.wait(state);
         }
     }
 
@@ -362,7 +407,7 @@ impl GroupProgress {
                 return Ok(());
             }
             state = match until {
-                Some(until) if !until.is_over() => self.changed.wait_timeout(state, until.left()),
+                Some(until) if !until.is_over() => self.acknowledged.wait_timeout(state, until.left()),
                 Some(_) if self.on_timeout == OnTimeout::Degrade => {
                     state.degraded_since = Some(TimeSource::SYSTEM.system_time());
                     state.degradations += 1;
@@ -390,7 +435,7 @@ impl GroupProgress {
                     );
                     self.state.lock()
                 }
-                None => self.changed.wait(state),
+                None => self.acknowledged.wait(state),
             };
         }
     }
@@ -406,9 +451,9 @@ impl GroupGate for GroupProgress {
         if state.recent.len() > RECENT_MAX {
             state.recent.pop_front();
         }
-        let is_awaited = !state.replicas.is_empty();
+        let is_sent = state.idle > 0;
         drop(state);
-        if is_awaited {
+        if is_sent {
             self.changed.notify_all();
         }
     }
@@ -423,11 +468,18 @@ impl GroupGate for GroupProgress {
             Mode::Primary | Mode::Replica => {}
         }
         self.is_waiting.store(true, Ordering::SeqCst);
-        self.changed.notify_all();
         let result = match state.mode {
-            Mode::Primary => self.wait_for_replicas(state, last),
+            Mode::Primary => {
+                // Replicas may publish what is durable here, if they do so first.
+                if self.level == Level::Published && state.idle > 0 {
+                    self.changed.notify_all();
+                }
+                self.wait_for_replicas(state, last)
+            }
             _ => {
-                self.changed.notify_all();
+                if state.awaited == Some(Level::Synced) {
+                    self.advanced.notify_all();
+                }
                 let waits = |state: &mut GroupState| {
                     let is_told = state.allowed >= last || !state.is_attended;
                     state.mode == Mode::Replica && !is_told && !state.is_closing
@@ -444,7 +496,7 @@ impl GroupGate for GroupProgress {
 
     fn taken_back(&self, last: Tid) {
         self.state.lock().take_back(last);
-        self.changed.notify_all();
+        self.notify();
     }
 
     fn is_waiting(&self) -> bool {
@@ -523,8 +575,19 @@ impl Connection<'_> {
             if state.is_closing {
                 return None;
             }
+            state.idle += 1;
             state = self.progress.changed.wait_timeout(state, until.left());
+            state.idle -= 1;
         }
+    }
+
+    /// If no commit waits for the replica: lets some more come together.
+    pub fn gather(&self) {
+        if self.progress.required > 0 {
+            return;
+        }
+        let state = self.progress.state.lock();
+        drop(self.progress.changed.wait_timeout_while(state, TOGETHER, |state| !state.is_closing));
     }
 
     /// What the replica could be told now. `None`: as in [`Connection::wait`], but for a server that stops.
@@ -561,13 +624,21 @@ impl Connection<'_> {
                 self.progress.storage
             );
         }
+        self.progress.acknowledged.notify_all();
+    }
+}
+
+impl Connection<'_> {
+    /// The replica has gone: nothing more is to be sent.
+    pub fn end(&self) {
+        self.progress.state.lock().replicas.remove(&self.id);
         self.progress.changed.notify_all();
+        self.progress.acknowledged.notify_all();
     }
 }
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        self.progress.state.lock().replicas.remove(&self.id);
-        self.progress.changed.notify_all();
+        self.end();
     }
 }

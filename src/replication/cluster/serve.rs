@@ -259,7 +259,9 @@ fn lead(
     if is_lost || node.standing().role == Role::Replica && !follow.follows_replicas {
         return Err(FeedError::Gone(io::Error::other("the role of this server has changed")));
     }
-    out.send(&Message::Start { common, standing: node.standing() })?;
+    let ThisServer { options, .. } = &**node;
+    let awaited = (options.synchronous_replicas > 0).then_some(options.level);
+    out.send(&Message::Start { common, awaited, standing: node.standing() })?;
     let lacks = follow.last.as_ref().is_some_and(|last| last.tid > common);
     log::info!(
         target: LOG,
