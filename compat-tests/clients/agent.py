@@ -47,7 +47,9 @@ class Agent(LongCommands, SteadyCommands):
             addr = [tuple(one) for one in addr] if isinstance(addr[0], list) else tuple(addr)
         if not PY3:
             storage = str(storage)
-            addr = (str(addr[0]), addr[1]) if isinstance(addr, tuple) else str(addr)
+            several = isinstance(addr, list)
+            addr = [(str(one[0]), one[1]) if isinstance(one, tuple) else str(one) for one in (addr if several else [addr])]
+            addr = addr if several else addr[0]
             client, var = client and str(client), var and str(var)
         options = {}
         if username is not None:

@@ -1,0 +1,227 @@
+"""Judges what clients have seen and done beside a cluster, by the files of its servers at the end.
+
+All transactions that were ever in a file are a tree: the file of the primary is its trunk, and each file of lost
+transactions a branch, which grows where its server and the new primary had parted. Then
+
+- what was answered is in the trunk, or, without synchronous replicas, in a branch, with the objects that it has changed;
+- what a client was told to have failed is nowhere; what has no outcome is there as a whole, once, or nowhere;
+- where branches part, at most one goes on without the mark of a promotion: no two servers have answered on one timeline;
+- what a transaction has changed it had read as it was before: no update is lost;
+- what a client reads in one transaction is the state at some place of the tree, which is never before what it has seen,
+  except that a client whose place was taken back begins anew.
+"""
+import json
+import re
+from collections import Counter
+
+from agreement import content, transactions
+
+MARK = re.compile(r"runzeo: \w+ was promoted$")
+PARTED = re.compile(r"following \w+ at \S+ (?:behind transaction (?P<common>[0-9a-f]{16})|from the beginning)"
+                    r"|does not have the last \d+ transactions, (?P<first>[0-9a-f]{16}) of ")
+
+
+class Broken(Exception):
+    pass
+
+
+def require(condition, *message):
+    if not condition:
+        raise Broken(" ".join(str(one) for one in message))
+
+
+def log_of(path):
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    require(found and found.pop()["outcome"] == "end", path.name, "has no end")
+    for record in found:
+        record["reads"] = {f"{int(oid):016x}": tuple(read) for oid, read in record["reads"].items()}
+        record["writes"] = [f"{oid:016x}" for oid in record["writes"]]
+    return found
+
+
+class Node:
+    def __init__(self, tid, parent, transaction, is_trunk):
+        self.tid, self.parent, self.is_trunk = tid, parent, is_trunk
+        self.text = transaction["description"] if transaction else ""
+        self.oids = {record[0] for record in transaction["records"]} if transaction else set()
+        self.content = content(transaction) if transaction else None
+        self.depth = parent.depth + 1 if parent else 0
+        self.children = []
+        if parent:
+            parent.children.append(self)
+
+    def is_mark(self):
+        return bool(MARK.match(self.text))
+
+    def before(self, other):
+        """Whether the other one is the same, or grows out of this."""
+        while other.depth > self.depth:
+            other = other.parent
+        return other is self
+
+
+class Tree:
+    def __init__(self, cluster, primary):
+        self.nodes = {}
+        self.root = Node("0" * 16, None, None, True)
+        self.grow(self.root, transactions(primary.directory / "Data.fs"), True)
+        left = {}
+        for member in cluster:
+            parted = parted_at(member)
+            for path in member.directory.glob("Data.fs.lost-*"):
+                if re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
+                    found = transactions(path)
+                    first = next(iter(found))
+                    require(first in parted, member.name, "does not say where it parted from", path.name)
+                    left[path] = parted[first], found
+        self.lost_files = len(left)
+        while left:
+            # What parted from a branch grows behind it.
+            ready = [path for path, (common, _) in left.items() if common in self.nodes or common == self.root.tid]
+            require(ready, "these begin nowhere:", sorted(map(str, left)))
+            for path in ready:
+                common, found = left.pop(path)
+                self.grow(self.nodes.get(common, self.root), found, False)
+
+    def grow(self, node, found, is_trunk):
+        for tid, transaction in found.items():
+            known = self.nodes.get(tid)
+            if known is None:
+                known = self.nodes[tid] = Node(tid, node, transaction, is_trunk)
+            require(known.content == content(transaction), tid, "is there twice:", known.content, content(transaction))
+            node = known
+
+    def place_of(self, oid, node):
+        """The place of the revision of an object that is current at this one."""
+        while node.parent and oid not in node.oids:
+            node = node.parent
+        return node
+
+    def explained(self, reads):
+        """The last places of a view, with which it begins, or None: no place explains it."""
+        nodes = [self.nodes.get(tid) for tid, _ in reads.values()]
+        if None in nodes:
+            return None
+        latest = max(nodes, key=lambda node: node.depth)
+        for oid, (tid, _) in reads.items():
+            if self.place_of(oid, latest).tid != tid:
+                return None
+        return latest
+
+    def reach(self, first, oids):
+        """All places from `first` on with the same revisions of these."""
+        found, left = [], [first]
+        while left:
+            node = left.pop()
+            found.append(node)
+            left += [child for child in node.children if not child.oids & oids]
+        return found
+
+
+def parted_at(member):
+    """By the first transaction that was taken back: the last one that the new primary had as well."""
+    found, common = {}, None
+    for match in PARTED.finditer(member.server.log_text()):
+        if match["first"]:
+            found[match["first"]] = common
+        else:
+            common = match["common"] or "0" * 16
+    return found
+
+
+def check(cluster, primary, logs, is_synchronous):
+    """Returns a summary; raises `Broken`."""
+    tree = Tree(cluster, primary)
+    texts = {}
+    for node in tree.nodes.values():
+        require(node.is_mark() or node.text not in texts or not node.text, node.tid, "and", texts.get(node.text),
+                "are both", node.text)
+        texts[node.text] = node.tid
+    counts = Counter()
+    answered = check_commits(tree, logs, texts, is_synchronous, counts)
+    check_parting(tree, answered)
+    for name, log in logs.items():
+        check_views(tree, name, log, counts)
+    trunk = sum(node.is_trunk for node in tree.nodes.values())
+    marks = sum(node.is_mark() for node in tree.nodes.values())
+    return (f"{trunk} transactions and {len(tree.nodes) - trunk} lost in {tree.lost_files} files, {marks} promotions; "
+            + ", ".join(f"{what} {count}" for what, count in sorted(counts.items())))
+
+
+def check_commits(tree, logs, texts, is_synchronous, counts):
+    """Returns the tids of what was answered."""
+    answered = set()
+    for name, log in logs.items():
+        for number, record in enumerate(log):
+            counts[record["outcome"]] += 1
+            if not record["writes"]:
+                continue
+            text, where = f"{name} {record['number']}", f"{name}, line {number + 1}:"
+            tid = texts.get(text)
+            if record["outcome"] == "committed":
+                require(tid is not None, where, record["tid"], "was answered and is nowhere")
+                require(tid == record["tid"], where, "was answered", record["tid"], "and is", tid)
+                node = tree.nodes[tid]
+                require(node.is_trunk or not is_synchronous, where, tid, "was answered and is lost")
+                counts["answered and lost"] += not node.is_trunk
+                answered.add(tid)
+            elif record["outcome"] != "unknown":
+                require(tid is None, where, record["error"], "is there, as", tid)
+            if tid is not None:
+                node = tree.nodes[tid]
+                require(node.oids == set(record["writes"]), where, tid, "has", node.oids, "not", record["writes"])
+                for oid in record["writes"]:
+                    found = tree.place_of(oid, node.parent).tid
+                    require(found == record["reads"][oid][0], where, "lost update:", tid, "of", oid, "has read",
+                            record["reads"][oid], "and there was", found)
+    return answered
+
+
+def check_parting(tree, answered):
+    for node in [tree.root, *tree.nodes.values()]:
+        unmarked = [child for child in node.children if not child.is_mark()]
+        # With a client that was answered.
+        owned = [child.tid for child in unmarked if has_answer(child, answered)]
+        require(len(owned) < 2, "two servers have answered on one timeline, behind", node.tid, owned)
+
+
+def has_answer(node, answered):
+    """Whether anything was answered before the next promotion."""
+    left = [node]
+    while left:
+        one = left.pop()
+        if one.tid in answered:
+            return True
+        left += [child for child in one.children if not child.is_mark()]
+    return False
+
+
+def check_views(tree, name, log, counts):
+    seen = [tree.root]
+    for number, record in enumerate(log):
+        reads = record["reads"]
+        if not reads:
+            continue
+        where = f"{name}, line {number + 1}:"
+        for oid, (tid, value) in reads.items():
+            node = tree.nodes.get(tid)
+            require(node is not None and oid in node.oids, where, "read", oid, "of", tid, "which is no revision of it")
+            require(node.text == value, where, "read", oid, "of", tid, "as", value, "but it is", node.text)
+        is_lost = any(not tree.nodes[tid].is_trunk for tid, _ in reads.values())
+        counts["views of lost ones"] += is_lost
+        was_lost = all(not node.is_trunk for node in seen)
+        latest = tree.explained(reads)
+        if latest is None and (is_lost or was_lost):
+            # Its server took them back while it read.
+            seen = [tree.root]
+            continue
+        require(latest is not None, where, "is the state at no place:", reads)
+        places = tree.reach(latest, set(reads))
+        if not was_lost:
+            kept = [place for place in places
+                    if any(not place.before(one) or place is one for one in seen)]
+            require(kept or is_lost, where, "is before what it had seen:", latest.tid, seen[0].tid, record)
+            places = kept or places
+        if record["tid"]:
+            places = [tree.nodes[record["tid"]]]
+        seen = places

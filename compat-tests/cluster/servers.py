@@ -1,0 +1,158 @@
+"""The servers of a cluster, the lines between them, and what an operator does with them."""
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from harness.server import Program, Server, clean_environment, free_port, our_binary
+from network import Line
+
+NAMES = ["a", "b", "c"]
+
+
+class Unanswered(Exception):
+    """The server is down, or frozen."""
+
+
+class Member:
+    """One server. `lines` are those by which it connects to the others."""
+
+    def __init__(self, name, top, role, listen, lines, keys):
+        self.name, self.lines = name, lines
+        peers = "".join(f"  peer 127.0.0.1:{line.port}\n" for line in lines.values())
+        keys = "".join(f"  {key}\n" for key in keys)
+        sections = (f"<filestorage 1>\n  path Data.fs\n  pack-gc false\n</filestorage>\n"
+                    f"<replication>\n  name {name}\n  role {role}\n  listen 127.0.0.1:{listen}\n{peers}{keys}</replication>")
+        self.server = Server(Program.ours(), top / name, zeo="admin-socket admin", sections=sections)
+        self.is_frozen = False
+
+    @property
+    def address(self):
+        return list(self.server.address)
+
+    @property
+    def directory(self):
+        return self.server.directory
+
+    def is_up(self):
+        return self.server.running() and not self.is_frozen
+
+    def admin(self, *arguments, timeout=60):
+        """Exit status and output of zeoadmin."""
+        program = Path(our_binary()).resolve().with_name("zeoadmin")
+        try:
+            done = subprocess.run([str(program), *arguments, "-C", str(self.directory / "zeo.conf")], timeout=timeout,
+                                  cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  env=clean_environment())
+        except subprocess.TimeoutExpired:
+            raise Unanswered(f"{self.name}: no answer to {' '.join(arguments)} in {timeout} s") from None
+        return done.returncode, done.stdout
+
+    def ask(self, command, timeout=10, **arguments):
+        """The result of a command, by the socket for programs."""
+        try:
+            with socket.socket(socket.AF_UNIX) as stream:
+                stream.settimeout(timeout)
+                until = time.time() + timeout
+                # Relative, because the length of such a path is limited.
+                stream.connect(os.path.relpath(self.directory / "admin"))
+                stream.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+                answer = {}
+                for line in stream.makefile():
+                    answer = json.loads(line)
+                    # Progress comes for as long as it takes.
+                    if "progress" not in answer or time.time() > until:
+                        break
+            return answer["result"]
+        except (OSError, ValueError, KeyError) as error:
+            raise Unanswered(f"{self.name}: {command}: {type(error).__name__}: {error}") from None
+
+    def role(self):
+        return self.ask("role")
+
+    def place(self):
+        """How far its history goes: of two servers the one with the greater place has what was answered."""
+        role = self.role()
+        return role["promotions"], role["storages"][0]["last"]
+
+    def timelines(self):
+        """Those of the state file, as (number, id, server)."""
+        lines = (self.directory / "Data.fs.replication").read_text().splitlines()
+        found = [line.split(" ", 4) for line in lines if line.startswith("timeline ")]
+        return [(int(number), name, by) for _, name, number, _, by in found]
+
+
+class Cluster:
+    """`keys`: of all `<replication>` sections. The first server is the primary at first."""
+
+    def __init__(self, top, count, keys):
+        names, listens = NAMES[:count], {name: free_port() for name in NAMES[:count]}
+        self.members = {}
+        for name in names:
+            lines = {other: Line(("127.0.0.1", listens[other])) for other in names if other != name}
+            role = "primary" if name == names[0] else "replica"
+            self.members[name] = Member(name, top, role, listens[name], lines, keys)
+
+    def __iter__(self):
+        return iter(self.members.values())
+
+    def __getitem__(self, name):
+        return self.members[name]
+
+    @property
+    def addresses(self):
+        return [member.address for member in self]
+
+    def lines(self):
+        return [line for member in self for line in member.lines.values()]
+
+    def between(self, one, other):
+        return [one.lines[other.name], other.lines[one.name]]
+
+    def start(self):
+        for member in self:
+            member.server.start()
+        self.wait_whole()
+
+    def primaries(self):
+        found = []
+        for member in self:
+            try:
+                found += [member] if member.is_up() and member.role()["role"] == "primary" else []
+            except Unanswered:
+                pass
+        return found
+
+    def wait_whole(self, timeout=90):
+        """Until there is one primary, which all others follow and have everything of. Returns it."""
+        deadline = time.time() + timeout
+        while True:
+            try:
+                roles = {member.name: member.role() for member in self}
+                leading = [name for name, role in roles.items() if role["role"] == "primary"]
+                lasts = {role["storages"][0]["last"] for role in roles.values()}
+                followed = {role["primary"] for role in roles.values() if role["role"] != "primary"}
+                if len(leading) == 1 and len(lasts) == 1 and followed <= set(leading):
+                    return self[leading[0]]
+                why = f"primaries {leading}, followed {followed}, last transactions {lasts}"
+            except Unanswered as error:
+                why = str(error)
+            if time.time() > deadline:
+                logs = "\n".join(f"{member.name}:\n{member.server.log_text()[-1500:]}" for member in self)
+                raise AssertionError(f"the cluster is not whole after {timeout} s: {why}\n{logs}")
+            time.sleep(0.1)
+
+    def stop(self):
+        """All together; each must end by itself."""
+        for member in self:
+            code = member.server.stop()
+            if code:
+                raise AssertionError(f"{member.name} ended with {code}:\n{member.server.talk()}")
+
+    def kill(self):
+        for member in self:
+            member.server.kill()
+        for line in self.lines():
+            line.close()
