@@ -147,7 +147,7 @@ fn follow_from(
     node.adopt(standing)?;
     dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
     let Dialled { stream, out, receiving, peer, ending: _ending } = dialled;
-    member.progress.set_attended(true, awaited);
+    member.progress.attend(common, awaited);
     member.follows();
     let name = &standing.name;
     log::info!(target: LOG, "storage '{}': following {name} at {peer} {}", member.name, from(common));
@@ -169,13 +169,13 @@ fn follow_from(
             let mut arriving = TransactionStream { receiving, blobs };
             let received = receive_all(node, &mut arriving, member, &to);
             // What was received is published: the primary may have answered its clients.
-            member.progress.set_attended(false, None);
+            member.progress.unattend();
             drop(to);
             let stored = storing.join().unwrap_or_else(|_| Err(panicked()));
             stored.map(|()| received)
         });
         stream.shutdown();
-        member.progress.set_attended(false, None);
+        member.progress.unattend();
         acknowledging.join().unwrap_or_default();
         outcome
     });

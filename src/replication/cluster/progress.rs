@@ -231,10 +231,20 @@ impl GroupProgress {
 
     // -- the side that follows
 
-    /// Whether there is a connection to the primary, and what that waits for.
-    pub fn set_attended(&self, is_attended: bool, awaited: Option<Level>) {
+    /// There is a connection to the primary, which has the transactions up to `common`, and waits for `awaited`. What is
+    /// later is about to be taken back: it must not be acknowledged as if it were the primary's.
+    pub fn attend(&self, common: Tid, awaited: Option<Level>) {
         let mut state = self.state.lock();
-        (state.is_attended, state.awaited) = (is_attended, awaited);
+        (state.is_attended, state.awaited) = (true, awaited);
+        (state.received, state.allowed) = (state.written.min(common), Tid::ZERO);
+        (state.durable, state.published) = (state.durable.min(common), state.published.min(common));
+        self.notify();
+    }
+
+    /// There is no connection to the primary any more.
+    pub fn unattend(&self) {
+        let mut state = self.state.lock();
+        (state.is_attended, state.awaited) = (false, None);
         (state.received, state.allowed) = (state.written, Tid::ZERO);
         self.notify();
     }
