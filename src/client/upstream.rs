@@ -202,7 +202,10 @@ impl Upstream {
         let is_read_only = in_use.is_read_only;
         self.use_link(in_use, info);
         if !is_read_only {
-            self.publisher.became_writable().into_iter().for_each(|deliver| deliver());
+            self.publisher
+                .look_again("its storage can be written again")
+                .into_iter()
+                .for_each(|deliver| deliver());
         }
     }
 

@@ -181,9 +181,9 @@ pub trait Publisher: Send + Sync {
         Box::new(|| ())
     }
 
-    /// For a storage that was read-only, because of another server, and is not any more: clients that wanted to write,
-    /// and read meanwhile, may do so.
-    fn became_writable(&self) -> Delivery {
+    /// Ends the connections of clients that wanted to write, and read here because they could not: they can write now,
+    /// here or at another server, and connect again.
+    fn look_again(&self, _why: &'static str) -> Delivery {
         Box::new(|| ())
     }
 
@@ -230,9 +230,9 @@ impl PublisherSlot {
         }
     }
 
-    /// [`Publisher::became_writable`]
-    pub fn became_writable(&self) -> Option<Delivery> {
-        self.0.get().map(|publisher| publisher.became_writable())
+    /// [`Publisher::look_again`]
+    pub fn look_again(&self, why: &'static str) -> Option<Delivery> {
+        self.0.get().map(|publisher| publisher.look_again(why))
     }
 
     /// [`Publisher::disconnect`]

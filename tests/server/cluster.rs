@@ -358,6 +358,24 @@ fn a_replica_is_added_to_a_running_primary_with_blobs_and_all() {
     assert!(cluster.data(0) == cluster.data(1), "the files differ");
 }
 
+/// A client that reads at a replica, because no server could be written, is sent away when another one can be.
+#[test]
+fn clients_of_a_replica_look_again_after_a_promotion() {
+    let cluster = Cluster::start(3, "");
+    let serial = put(&mut cluster.client(0), 0, b"0");
+    (1..3).for_each(|no| cluster.wait_for_last(no, serial));
+    assert!(cluster.admin(0, &["demote"]).status.success());
+    let mut waiting = RawClient::connect(cluster.servers[2].address, Speaks::Z5).unwrap();
+    waiting.call("register", vec![text("1"), Value::Bool(false)]).unwrap().unwrap_err();
+    waiting.call("register", vec![text("1"), Value::Bool(true)]).unwrap().unwrap();
+    let mut reader = cluster.reader(2);
+    assert!(cluster.admin(1, &["promote", "--wait", "20"]).status.success());
+    while waiting.next().is_ok() {}
+    cluster.servers[2].wait_for_log("disconnected: another server can be written now");
+    // One that only wants to read stays.
+    assert_eq!(load(&mut reader, 1), b"0");
+}
+
 #[test]
 fn who_does_not_belong_to_the_cluster_is_refused() {
     let mut cluster = Cluster::start(2, "");

@@ -148,7 +148,7 @@ fn follow_from(
     dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
     let Dialled { stream, out, receiving, peer, ending: _ending } = dialled;
     member.progress.attend(common, awaited);
-    member.follows();
+    member.follows(standing.timelines.last().map(|last| last.id));
     let name = &standing.name;
     log::info!(target: LOG, "storage '{}': following {name} at {peer} {}", member.name, from(common));
     let why = thread::scope(|scope| {

@@ -156,8 +156,8 @@ impl Publisher for Announcer {
         self.server.missed(last, oids, install)
     }
 
-    fn became_writable(&self) -> Delivery {
-        self.server.became_writable()
+    fn look_again(&self, why: &'static str) -> Delivery {
+        self.server.look_again(why)
     }
 
     fn disconnect(&self, why: &'static str) -> Delivery {

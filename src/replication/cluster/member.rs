@@ -6,6 +6,7 @@ use super::message::News;
 use super::options::{ClusterOptions, Role};
 use super::progress::{GroupProgress, Mode};
 use super::report::{FollowingReport, Lag, StorageReplication};
+use super::state::Id;
 use crate::base::cancel::Cancel;
 use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, rank};
@@ -39,6 +40,8 @@ struct Followed {
     /// An attempt is under way.
     is_busy: bool,
     failure: Option<String>,
+    /// The timeline of the server that was followed last.
+    timeline: Option<Id>,
     /// What the server said last, and when.
     news: News,
     heard: Option<Stopwatch>,
@@ -66,6 +69,7 @@ impl MemberStorage {
             cancel: Cancel::default(),
             is_busy: false,
             failure: Some("the primary was not found yet".into()),
+            timeline: None,
             news: News::default(),
             heard: None,
         };
@@ -100,7 +104,7 @@ impl MemberStorage {
     /// Clients can store from now on.
     pub fn allow_writing(&self) {
         self.is_writable.store(true, Ordering::SeqCst);
-        self.deliver(self.publisher.became_writable());
+        self.deliver(self.publisher.look_again("its storage can be written again"));
     }
 
     /// Refuses every vote and finish from now on.
@@ -180,11 +184,18 @@ impl MemberStorage {
         }
     }
 
-    /// The server has accepted this one.
-    pub fn follows(&self) {
+    /// The server, which writes this timeline, has accepted this one.
+    pub fn follows(&self, timeline: Option<Id>) {
         let mut followed = self.followed.lock();
         followed.failure = None;
         followed.heard = Some(Stopwatch::start());
+        let is_new = followed.timeline != timeline;
+        followed.timeline = timeline;
+        drop(followed);
+        if is_new {
+            // Python's clients ask each server once. They would read here for as long as this server lets them.
+            self.deliver(self.publisher.look_again("another server can be written now"));
+        }
     }
 
     pub fn hear(&self, news: News) {

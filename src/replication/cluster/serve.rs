@@ -212,7 +212,8 @@ fn accept_replica(
         }
         _ => {}
     }
-    let is_followed = standing.role == Role::Primary || follow.follows_replicas;
+    // Until a promotion is complete, clients that a new follower sends away would come too early.
+    let is_followed = (standing.role == Role::Primary || follow.follows_replicas) && !node.is_changing();
     if !is_followed || standing.cluster.is_none() || hello.name == standing.name {
         return match hello.name == standing.name {
             true => {

@@ -143,6 +143,11 @@ impl ThisServer {
         self.changed.notify_all();
     }
 
+    /// Whether the role is being changed.
+    pub fn is_changing(&self) -> bool {
+        self.state.lock().is_changing
+    }
+
     /// Whether this server follows.
     pub fn may_follow(&self) -> bool {
         let state = self.state.lock();

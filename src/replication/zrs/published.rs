@@ -147,8 +147,8 @@ impl Publisher for Announcer {
         self.then_wake(delivery)
     }
 
-    fn became_writable(&self) -> Delivery {
-        self.server.became_writable()
+    fn look_again(&self, why: &'static str) -> Delivery {
+        self.server.look_again(why)
     }
 
     fn disconnect(&self, why: &'static str) -> Delivery {

@@ -97,12 +97,9 @@ impl Publisher for HostedPublisher {
         Box::new(move || outboxes.iter().for_each(|outbox| outbox.flush()))
     }
 
-    fn became_writable(&self) -> Delivery {
+    fn look_again(&self, why: &'static str) -> Delivery {
         let readers = self.0.upgrade().map(|hosted| hosted.refused_writers()).unwrap_or_default();
-        // They come back as writers.
-        Box::new(move || {
-            readers.iter().for_each(|connection| connection.outbox.close("its storage can be written again"));
-        })
+        Box::new(move || readers.iter().for_each(|connection| connection.outbox.close(why)))
     }
 
     fn disconnect(&self, why: &'static str) -> Delivery {
