@@ -30,7 +30,7 @@ def run(top, pool, dice, seconds, is_synchronous):
         cluster.start()
         base = {"addresses": cluster.addresses, "cells": CELLS, "end": str(top / "end")}
         done = subprocess.run(command(dict(base, name="setup", generation="zeo6-py311")), env=clean_environment(),
-                              check=True, stdout=subprocess.PIPE, timeout=120)
+                              check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
         cluster.wait_whole()
         base["oids"] = json.loads(done.stdout)
         base["began"] = time.time()
@@ -39,6 +39,7 @@ def run(top, pool, dice, seconds, is_synchronous):
             output = open(top / f"{kind['name']}.output", "wb")
             clients.append((kind["name"], subprocess.Popen(command(options), env=clean_environment(), stdout=output,
                                                            stderr=output)))
+        wait_for_logs([top / f"{kind['name']}.jsonl" for kind in CLIENTS])
         operator = Operator(cluster, dice, is_synchronous, base["began"], top / "operator.log")
         operator.run(seconds)
         operator.heal()
@@ -59,6 +60,15 @@ def run(top, pool, dice, seconds, is_synchronous):
             process.kill()
             process.wait()
         cluster.kill()
+
+
+def wait_for_logs(paths, timeout=60):
+    """Until each client has done something: one that cannot connect at first ends."""
+    deadline = time.time() + timeout
+    while not all(path.exists() and path.stat().st_size for path in paths):
+        if time.time() > deadline:
+            raise AssertionError(f"a client does nothing: {paths}")
+        time.sleep(0.1)
 
 
 def command(options):
