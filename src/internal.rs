@@ -240,6 +240,25 @@ pub mod replication {
         pub mod options {
             pub use crate::replication::cluster::options::{ClusterOptions, Level, OnTimeout, Role};
         }
+        pub mod link {
+            pub use crate::replication::cluster::link::{Outgoing, Receiving};
+        }
+        pub mod message {
+            pub use crate::replication::cluster::message::{
+                Ack, Follow, Hello, Message, News, Standing, put,
+            };
+            pub use crate::replication::cluster::position::Probe;
+        }
+        pub mod receive {
+            pub use crate::replication::cluster::receive::{Received, TransactionStream};
+        }
+        pub mod state {
+            pub use crate::replication::cluster::state::{ClusterState, Timelines};
+        }
+        #[cfg(loom)]
+        pub use crate::replication::cluster::finishes::Finishes;
+        #[cfg(loom)]
+        pub use crate::replication::cluster::progress::{Connection, GroupProgress, Mode};
     }
     pub mod zrs {
         pub mod message {

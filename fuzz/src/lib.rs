@@ -19,6 +19,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "answers", run: targets::answers::run, seeds: targets::answers::seeds },
     Target { name: "auth", run: targets::auth::run, seeds: targets::auth::seeds },
     Target { name: "backup", run: targets::backup::run, seeds: targets::backup::seeds },
+    Target { name: "cluster", run: targets::cluster::run, seeds: targets::cluster::seeds },
     Target { name: "data_fs", run: targets::data_fs::run, seeds: targets::data_fs::seeds },
     Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },
     Target { name: "index", run: targets::index::run, seeds: targets::index::seeds },

@@ -1,9 +1,11 @@
 //! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, of the
-//! sequencer of a database in PostgreSQL, of what arrives at a client, and of who reads a link.
+//! sequencer of a database in PostgreSQL, of what arrives at a client, of who reads a link, and of the acknowledgements
+//! and the fencing of a cluster.
 //! `scripts/model` runs them, in a build of its own with `--cfg loom`; without that flag nothing is here.
 
 #![cfg(loom)]
 
+mod cluster;
 mod group;
 mod link;
 mod locks;

@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod auth;
 pub mod backup;
+pub mod cluster;
 pub mod data_fs;
 pub mod frame;
 pub mod index;

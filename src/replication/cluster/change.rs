@@ -51,6 +51,9 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
     {
         node.wait(until.left().min(WAIT_PAUSE));
     }
+    if node.is_stopping() {
+        return Err("this server stops".into());
+    }
     if let (Some(primary), false) = (node.primary_and_fence().0, promotion.force) {
         return Err(format!(
             "the primary, {primary}, is connected: demote it first, so that nothing is lost ('zeoadmin demote' there), or use \
@@ -146,6 +149,10 @@ pub fn give_way(node: &Arc<ThisServer>, to: &str, timelines: &Timelines) {
     }
     let _changing = node.changing.lock();
     if node.role() == Role::Replica || !node.saved().timelines.is_outdated_by(timelines) {
+        // Another change was quicker, and may have been over before what is above.
+        if is_primary {
+            settle(node);
+        }
         return;
     }
     let by = timelines.last().map_or(to, |last| &last.by);
@@ -159,10 +166,27 @@ pub fn give_way(node: &Arc<ThisServer>, to: &str, timelines: &Timelines) {
     step_down(node, None, "another server was promoted");
 }
 
+/// Groups and clients of all storages are treated as the role demands.
+fn settle(node: &ThisServer) {
+    for member in node.members() {
+        match node.role() {
+            Role::Primary => {
+                member.progress.set_mode(Mode::Primary);
+                member.allow_writing();
+            }
+            Role::Replica => member.progress.set_mode(Mode::Replica),
+        }
+    }
+}
+
 /// From a primary whose clients cannot store any more to a replica.
 fn step_down(node: &Arc<ThisServer>, follow: Option<Address>, why: &'static str) {
     let members = node.members();
-    members.iter().for_each(|member| member.progress.set_mode(Mode::Stopping));
+    for member in &members {
+        // Also if this server was promoted after it was said that another one was.
+        member.forbid_writing();
+        member.progress.set_mode(Mode::Stopping);
+    }
     for member in &members {
         if !member.drain(DRAIN_MAX) {
             log::error!(target: LOG, "storage '{}': commits are still under way", member.name);
@@ -173,8 +197,16 @@ fn step_down(node: &Arc<ThisServer>, follow: Option<Address>, why: &'static str)
         saved.follow.clone_from(&follow);
     });
     for member in &members {
-        member.progress.set_mode(Mode::Replica);
         member.progress.dismiss(Duration::ZERO);
         member.disconnect_clients(why);
+    }
+    for member in &members {
+        // Until then what arrives is not stored: a client's commit would be published as if the primary had sent it.
+        while !member.drain(DRAIN_MAX) && !node.is_stopping() {
+            log::error!(target: LOG, "storage '{}': commits are still under way, so it follows no server", member.name);
+        }
+        if !node.is_stopping() {
+            member.progress.set_mode(Mode::Replica);
+        }
     }
 }

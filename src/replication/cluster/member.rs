@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::finishes::{Counted, Finishes};
 use super::message::News;
 use super::options::{ClusterOptions, Role};
 use super::progress::{GroupProgress, Mode};
@@ -9,7 +10,7 @@ use super::report::{FollowingReport, Lag, StorageReplication};
 use super::state::Id;
 use crate::base::cancel::Cancel;
 use crate::base::clock::{IoDeadline, Stopwatch};
-use crate::base::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, rank};
+use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, rank};
 use crate::storage::{Delivery, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket};
 
 use super::pace::LOG;
@@ -23,12 +24,10 @@ pub struct MemberStorage {
     pub base: Arc<dyn Storage>,
     pub progress: Arc<GroupProgress>,
     publisher: PublisherSlot,
-    /// Clients may store.
-    is_writable: AtomicBool,
+    /// Clients may store, or some still do.
+    finishes: Arc<Finishes>,
     /// Too far behind to serve clients.
     is_stale: AtomicBool,
-    /// Transactions of clients between their finish and its end.
-    finishing: AtomicUsize,
     followed: Mutex<Followed, rank::ClusterFollowed>,
     idle: Condvar,
 }
@@ -78,9 +77,8 @@ impl MemberStorage {
             base,
             progress,
             publisher: PublisherSlot::default(),
-            is_writable: AtomicBool::new(role == Role::Primary),
+            finishes: Arc::new(Finishes::new(role == Role::Primary)),
             is_stale: AtomicBool::new(false),
-            finishing: AtomicUsize::new(0),
             followed: Mutex::new(followed),
             idle: Condvar::new(),
         })
@@ -98,24 +96,24 @@ impl MemberStorage {
     // -- storing
 
     pub fn is_writable(&self) -> bool {
-        self.is_writable.load(Ordering::SeqCst)
+        self.finishes.are_permitted()
     }
 
     /// Clients can store from now on.
     pub fn allow_writing(&self) {
-        self.is_writable.store(true, Ordering::SeqCst);
+        self.finishes.permit();
         self.deliver(self.publisher.look_again("its storage can be written again"));
     }
 
     /// Refuses every vote and finish from now on.
     pub fn forbid_writing(&self) {
-        self.is_writable.store(false, Ordering::SeqCst);
+        self.finishes.forbid();
     }
 
     /// Waits until the finishes that have begun have an outcome. False: some have none yet.
     pub fn drain(&self, wait_max: Duration) -> bool {
         let until = IoDeadline::after(wait_max);
-        while self.finishing.load(Ordering::SeqCst) > 0 {
+        while !self.finishes.have_ended() {
             if until.is_over() {
                 return false;
             }
@@ -141,12 +139,10 @@ impl MemberStorage {
     }
 
     /// The ticket of a finish that begins. `Err`: it must not, see [`MemberStorage::forbid_writing`].
-    pub fn begin_finish(self: &Arc<Self>, ticket: Ticket) -> std::result::Result<Ticket, Ticket> {
-        self.finishing.fetch_add(1, Ordering::SeqCst);
-        let mut finish = Finish { inner: Some(ticket), member: Arc::clone(self) };
-        match (self.is_writable(), &mut finish.inner) {
-            (false, inner) => Err(inner.take().unwrap_or_else(|| Box::new(()))),
-            (true, _) => Ok(Box::new(finish)),
+    pub fn begin_finish(&self, ticket: Ticket) -> std::result::Result<Ticket, Ticket> {
+        match self.finishes.begin() {
+            Some(counted) => Ok(Box::new(Finish { ticket, _counted: counted })),
+            None => Err(ticket),
         }
     }
 
@@ -258,22 +254,16 @@ const SILENCE_SHOWN: Duration = Duration::from_secs(3);
 
 /// A finish of a client that is counted until it has an outcome.
 pub struct Finish {
-    inner: Option<Ticket>,
-    member: Arc<MemberStorage>,
+    ticket: Ticket,
+    _counted: Counted,
 }
 
 impl Finish {
     /// The client's own ticket of one that may be counted.
     pub fn unwrap(ticket: Ticket) -> Ticket {
         match ticket.downcast::<Finish>() {
-            Ok(mut finish) => finish.inner.take().unwrap_or_else(|| Box::new(())),
+            Ok(finish) => finish.ticket,
             Err(other) => other,
         }
-    }
-}
-
-impl Drop for Finish {
-    fn drop(&mut self) {
-        self.member.finishing.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -4,7 +4,7 @@
 //! - `options`: what is configured; `pace`: how long what is waited for; `state`: the role and the timelines, and their
 //!   file; `report`: what is shown
 //! - `this_server`: this server, as its threads share it; `member`: one of its storages; `layer`: that storage as
-//!   clients see it
+//!   clients see it; `finishes`: what clients finish there
 //! - `progress`: where groups of transactions wait for other servers, and the threads for news
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
@@ -18,19 +18,20 @@
 mod change;
 mod dial;
 mod feed;
+pub mod finishes;
 mod follow;
 mod layer;
-mod link;
+pub mod link;
 mod member;
 pub mod message;
 pub mod options;
 mod pace;
-mod position;
-mod progress;
-mod receive;
+pub mod position;
+pub mod progress;
+pub mod receive;
 pub mod report;
 mod serve;
-mod state;
+pub mod state;
 mod this_server;
 mod watch;
 

@@ -50,9 +50,9 @@ pub enum Mode {
 }
 
 /// The state of one storage.
-pub struct GroupProgress {
+pub struct GroupProgress<S: Sink = Stream> {
     storage: String,
-    state: Mutex<GroupState, rank::ClusterProgress>,
+    state: Mutex<GroupState<S>, rank::ClusterProgress>,
     /// For the threads that send to replicas, and a replica's group that waits for its primary.
     changed: Condvar,
     /// For what waits for acknowledgements of replicas.
@@ -67,7 +67,7 @@ pub struct GroupProgress {
     on_timeout: OnTimeout,
 }
 
-struct GroupState {
+struct GroupState<S> {
     mode: Mode,
     /// The server stops.
     is_closing: bool,
@@ -89,7 +89,7 @@ struct GroupState {
     received: Tid,
     allowed: Tid,
     recent: VecDeque<Group>,
-    replicas: BTreeMap<u64, Replica>,
+    replicas: BTreeMap<u64, Replica<S>>,
     /// Threads that wait until there is something to send.
     idle: usize,
     /// Number of connections so far.
@@ -109,10 +109,10 @@ struct Group {
 }
 
 /// A connected replica.
-struct Replica {
+struct Replica<S> {
     name: String,
     peer: String,
-    stream: Arc<Stream>,
+    stream: Arc<S>,
     since: SystemTime,
     sent: Tid,
     ack: Ack,
@@ -139,8 +139,8 @@ pub struct ToSend {
     pub packed_to: f64,
 }
 
-impl GroupProgress {
-    pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> GroupProgress {
+impl<S: Sink> GroupProgress<S> {
+    pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> GroupProgress<S> {
         let first = Group { last, end, count: 0, watch: Stopwatch::start() };
         GroupProgress {
             storage: storage.into(),
@@ -272,7 +272,7 @@ impl GroupProgress {
     /// How far this replica has come, when what the primary waits for differs from `told`, or after a while. `None`:
     /// the connection is over.
     pub fn wait_for_ack(&self, told: Ack) -> Option<Ack> {
-        let now = |state: &GroupState| Ack {
+        let now = |state: &GroupState<S>| Ack {
             received: state.received,
             synced: state.durable,
             published: state.published,
@@ -300,9 +300,9 @@ impl GroupProgress {
         &self,
         name: &str,
         peer: &str,
-        stream: &Arc<Stream>,
+        stream: &Arc<S>,
         from: Tid,
-    ) -> Option<Connection<'_>> {
+    ) -> Option<Connection<'_, S>> {
         let mut state = self.state.lock();
         if state.is_closing || state.replicas.len() >= REPLICAS_MAX {
             return None;
@@ -365,7 +365,7 @@ impl GroupProgress {
 
     pub fn replicas(&self) -> Vec<ReplicaReport> {
         let state = self.state.lock();
-        let report = |replica: &Replica| ReplicaReport {
+        let report = |replica: &Replica<S>| ReplicaReport {
             name: replica.name.clone(),
             peer: replica.peer.clone(),
             since: replica.since,
@@ -386,15 +386,15 @@ impl GroupProgress {
     }
 
     /// What the replicas may publish.
-    fn allowed(&self, state: &GroupState) -> Tid {
+    fn allowed(&self, state: &GroupState<S>) -> Tid {
         match self.level {
             Level::Published if self.required > 0 && state.mode == Mode::Primary => state.durable,
             _ => state.published,
         }
     }
 
-    fn has_enough(&self, state: &GroupState, last: Tid) -> bool {
-        let has = |replica: &&Replica| match self.level {
+    fn has_enough(&self, state: &GroupState<S>, last: Tid) -> bool {
+        let has = |replica: &&Replica<S>| match self.level {
             Level::Received => replica.ack.received >= last,
             Level::Synced => replica.ack.synced >= last,
             Level::Published => replica.ack.published >= last,
@@ -405,7 +405,7 @@ impl GroupProgress {
     /// Waits until enough replicas have `last`.
     fn wait_for_replicas<'a>(
         &'a self,
-        mut state: MutexGuard<'a, GroupState>,
+        mut state: MutexGuard<'a, GroupState<S>>,
         last: Tid,
     ) -> Result<(), Withdrawn> {
         let mut until = Some(IoDeadline::after(self.timeout));
@@ -451,7 +451,7 @@ impl GroupProgress {
     }
 }
 
-impl GroupGate for GroupProgress {
+impl<S: Sink> GroupGate for GroupProgress<S> {
     fn written(&self, last: Tid, end: u64, count: usize) {
         let mut state = self.state.lock();
         (state.written, state.end) = (last, end);
@@ -490,7 +490,7 @@ impl GroupGate for GroupProgress {
                 if state.awaited == Some(Level::Synced) {
                     self.advanced.notify_all();
                 }
-                let waits = |state: &mut GroupState| {
+                let waits = |state: &mut GroupState<S>| {
                     let is_told = state.allowed >= last || !state.is_attended;
                     state.mode == Mode::Replica && !is_told && !state.is_closing
                 };
@@ -514,11 +514,19 @@ impl GroupGate for GroupProgress {
     }
 }
 
-impl GroupState {
+impl<S> GroupState<S> {
     fn take_back(&mut self, last: Tid) {
         self.written = last;
         self.durable = self.durable.min(last);
         self.taken_back += 1;
+        // A later transaction may have an earlier tid. These connections end.
+        for ack in self.replicas.values_mut().map(|replica| &mut replica.ack) {
+            *ack = Ack {
+                received: ack.received.min(last),
+                synced: ack.synced.min(last),
+                published: ack.published.min(last),
+            };
+        }
         while self.recent.len() > 1 && self.recent.back().is_some_and(|group| group.last > last) {
             self.recent.pop_back();
         }
@@ -550,8 +558,8 @@ impl GroupState {
 }
 
 /// One replica's connection, until this is dropped.
-pub struct Connection<'a> {
-    progress: &'a GroupProgress,
+pub struct Connection<'a, S: Sink = Stream> {
+    progress: &'a GroupProgress<S>,
     id: u64,
     /// What was taken back before.
     taken_back: u64,
@@ -559,7 +567,7 @@ pub struct Connection<'a> {
     packs: u64,
 }
 
-impl Connection<'_> {
+impl<S: Sink> Connection<'_, S> {
     /// What the replica was told at first, which has the transactions up to `from`.
     pub fn told(&self, from: Tid) -> Told {
         Told { sent: from, published: Tid::ZERO, packs: self.packs }
@@ -606,7 +614,7 @@ impl Connection<'_> {
         if state.taken_back == self.taken_back { self.to_send(&state) } else { None }
     }
 
-    fn to_send(&self, state: &GroupState) -> Option<ToSend> {
+    fn to_send(&self, state: &GroupState<S>) -> Option<ToSend> {
         let synced = state.replicas.get(&self.id)?.ack.synced;
         let Lag { bytes, transactions, time } = state.lag(synced);
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -619,7 +627,8 @@ impl Connection<'_> {
     /// The replica has come so far.
     pub fn acknowledge(&self, ack: Ack) {
         let mut state = self.progress.state.lock();
-        let Some(replica) = state.replicas.get_mut(&self.id) else { return };
+        let is_outdated = state.taken_back != self.taken_back;
+        let Some(replica) = state.replicas.get_mut(&self.id).filter(|_| !is_outdated) else { return };
         replica.ack = ack;
         let has_all = state.durable;
         let is_restored = state.degraded_since.is_some() && self.progress.has_enough(&state, has_all);
@@ -638,7 +647,7 @@ impl Connection<'_> {
     }
 }
 
-impl Connection<'_> {
+impl<S: Sink> Connection<'_, S> {
     /// The replica has gone: nothing more is to be sent.
     pub fn end(&self) {
         self.progress.state.lock().replicas.remove(&self.id);
@@ -647,8 +656,11 @@ impl Connection<'_> {
     }
 }
 
-impl Drop for Connection<'_> {
+impl<S: Sink> Drop for Connection<'_, S> {
     fn drop(&mut self) {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,7 @@ impl ClusterState {
                 no + 1
             ))
         };
-        parse(&text).map(Some).map_err(wrong)
+        ClusterState::parse(&text).map(Some).map_err(wrong)
     }
 
     /// Writes the file, durably.
@@ -162,7 +162,29 @@ impl ClusterState {
         write().map_err(StorageError::io(format!("writing {}", path.display())))
     }
 
-    fn text(&self) -> String {
+    /// The state in a text. An error is the number of the line, from 0.
+    pub fn parse(text: &str) -> std::result::Result<ClusterState, usize> {
+        let (mut cluster, mut role, mut follow, mut list) = (None, None, None, Vec::new());
+        let mut is_whole = false;
+        for (no, line) in text.lines().enumerate() {
+            let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match (what, rest) {
+                _ if no == 0 => (line == FIRST_LINE).then_some(()).ok_or(no)?,
+                ("cluster", id) => cluster = Some(Id::parse(id).ok_or(no)?),
+                ("role", "primary") => role = Some(Role::Primary),
+                ("role", "replica") => role = Some(Role::Replica),
+                ("follow", address) => follow = Some(parse_address(address).ok_or(no)?),
+                ("timeline", rest) => list.push(parse_timeline(rest).ok_or(no)?),
+                ("end", "") => is_whole = true,
+                _ => return Err(no),
+            }
+        }
+        let role = role.filter(|_| is_whole).ok_or_else(|| text.lines().count())?;
+        Ok(ClusterState { cluster, role, timelines: Timelines::new(list), follow })
+    }
+
+    /// What the file has.
+    pub fn text(&self) -> String {
         let mut lines = vec![FIRST_LINE.to_string()];
         lines.extend(self.cluster.map(|cluster| format!("cluster {cluster}")));
         lines.push(format!("role {}", self.role.as_str()));
@@ -173,27 +195,6 @@ impl ClusterState {
         lines.push("end\n".into());
         lines.join("\n")
     }
-}
-
-/// An error is the number of the line, from 0.
-fn parse(text: &str) -> std::result::Result<ClusterState, usize> {
-    let (mut cluster, mut role, mut follow, mut list) = (None, None, None, Vec::new());
-    let mut is_whole = false;
-    for (no, line) in text.lines().enumerate() {
-        let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match (what, rest) {
-            _ if no == 0 => (line == FIRST_LINE).then_some(()).ok_or(no)?,
-            ("cluster", id) => cluster = Some(Id::parse(id).ok_or(no)?),
-            ("role", "primary") => role = Some(Role::Primary),
-            ("role", "replica") => role = Some(Role::Replica),
-            ("follow", address) => follow = Some(parse_address(address).ok_or(no)?),
-            ("timeline", rest) => list.push(parse_timeline(rest).ok_or(no)?),
-            ("end", "") => is_whole = true,
-            _ => return Err(no),
-        }
-    }
-    let role = role.filter(|_| is_whole).ok_or_else(|| text.lines().count())?;
-    Ok(ClusterState { cluster, role, timelines: Timelines::new(list), follow })
 }
 
 fn parse_timeline(text: &str) -> Option<Timeline> {

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::draft::distinct;
-use super::group::GROUP_LEN_MAX;
 use super::volume::Volume;
-use super::voted::{Job, VotedTxn};
+use super::voted::{GROUP_LEN_MAX, Job, VotedTxn};
 use super::{Core, FileStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::staged::{OpKind, Staged};

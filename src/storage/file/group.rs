@@ -25,7 +25,7 @@ use super::media::MediaFile;
 use super::note_file::FileNo;
 use super::tail_note::BLOCK;
 use super::volume::Volume;
-use super::voted::{Job, VotedTxn};
+use super::voted::{GROUP_LEN_MAX, Job, VotedTxn};
 use super::writer::Writer;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
@@ -33,8 +33,6 @@ use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
 use crate::storage::{Committed, Delivery, GroupTimes, StorageError, Ticket};
 
-/// Bytes of transactions in one group, not counting its first transaction.
-pub(super) const GROUP_LEN_MAX: u64 = 16 << 20;
 /// Up to this many bytes are gathered in one buffer and written at once.
 const GATHER_MAX: usize = 1 << 20;
 

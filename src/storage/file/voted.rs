@@ -12,6 +12,9 @@ use crate::base::ids::{Oid, Tid};
 use crate::storage::staged::Staged;
 use crate::storage::{Result, Ticket, Undone, Voted};
 
+/// Bytes of transactions in one group, if it has more than one.
+pub(super) const GROUP_LEN_MAX: u64 = 16 << 20;
+
 /// A transaction that has passed its vote.
 pub struct VotedTxn {
     pub staged: Staged,
