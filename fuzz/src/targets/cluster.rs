@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(ClusterState::parse(&state.text()), Ok(state));
     }
     let mut replica = TransactionStream { receiving: Receiving::new(stream_of(data), true), blobs: None };
-    while let Ok(Some(received)) = replica.next() {
+    while let Ok(Some(received)) = replica.next_received() {
         if let Received::Transaction(staged) = received {
             assert!(staged.tid.is_some());
         }
@@ -130,7 +130,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
             ],
             false,
         ),
-        sent(&[Message::Comparison { low, high }, Message::Start { common, standing: standing() }], false),
+        sent(
+            &[
+                Message::Comparison { low, high },
+                Message::Start { common, awaited: None, standing: standing() },
+            ],
+            false,
+        ),
     ];
     let frames = led.into_iter().chain([Message::Standing(standing()), Message::Refusal("why".into())]);
     seeds.extend(frames.map(|message| {

@@ -31,8 +31,10 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 /// After a connection that has lasted so long the next attempt is a first one.
 const LASTING: Duration = Duration::from_secs(10);
-/// Groups of transactions that wait to be stored. Published ones, as when a replica catches up, are groups of one.
-const AHEAD: usize = 256;
+/// Groups of transactions that wait to be stored, each of up to 16 MiB.
+const AHEAD: usize = 16;
+/// Published transactions, as when a replica catches up, go in pieces of so many. Each takes up to 256 KiB of memory.
+const PIECE: usize = 16;
 
 /// Why an attempt with one server has ended.
 enum AttemptEnd {
@@ -254,7 +256,7 @@ fn receive_all(
     let (mut last, mut allowed) = (member.base.last_transaction(), Tid::ZERO);
     let mut group = Vec::new();
     let ended = loop {
-        let is_whole = match arriving.next() {
+        let is_whole = match arriving.next_received() {
             Ok(Some(Received::News(news))) => {
                 member.progress.receive(last, news.published);
                 member.hear(news);
@@ -268,7 +270,7 @@ fn receive_all(
             Ok(Some(Received::Transaction(staged))) => {
                 last = tid_of(&staged);
                 group.push(*staged);
-                last <= allowed
+                last <= allowed && group.len() >= PIECE
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),

@@ -119,7 +119,7 @@ impl Receiving {
     /// The next message. `None`: the other side has ended the connection.
     ///
     /// Errors: those of the stream; `TimedOut` after too long a silence; `InvalidData` for what is no message.
-    pub fn next(&mut self) -> io::Result<Option<Message<'_>>> {
+    pub fn next_message(&mut self) -> io::Result<Option<Message<'_>>> {
         self.next_within(DATA_FRAME_MAX)
     }
 
@@ -217,7 +217,7 @@ mod tests {
             let mut receiving = Receiving::new(other, true);
             let mut lens = Vec::new();
             let mut ended = None;
-            while let Some(message) = receiving.next().unwrap() {
+            while let Some(message) = receiving.next_message().unwrap() {
                 match message {
                     Message::Record { data, .. } => lens.push(data.unwrap().len()),
                     Message::End { checksum } => ended = Some(checksum),
@@ -242,7 +242,7 @@ mod tests {
             let [one, other] = pair();
             send_all(&one, bytes).unwrap();
             let mut receiving = Receiving::new(other, false);
-            let next = if short { receiving.next_short() } else { receiving.next() };
+            let next = if short { receiving.next_short() } else { receiving.next_message() };
             assert_eq!(next.unwrap_err().kind(), io::ErrorKind::InvalidData, "{bytes:?}");
         }
     }

@@ -12,9 +12,11 @@
 //! Invariants: between [`Mode::Stopping`] and the next [`Mode::Primary`] no group of clients is published. What a
 //! primary has published, as many replicas had as are configured, except while it is degraded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+pub use super::group_state::Mode;
+use super::group_state::{Group, GroupState, RECENT_MAX, Replica};
 use super::message::{Ack, News};
 use super::options::{ClusterOptions, Level, OnTimeout};
 use super::report::{Lag, ReplicaReport};
@@ -26,8 +28,6 @@ use crate::storage::{GroupGate, Withdrawn};
 
 use super::pace::{LOG, NEWS_PAUSE};
 
-/// Groups whose end is known, for the lag. A replica that is further behind is told as at least so far.
-const RECENT_MAX: usize = 10_000;
 /// Pause between two acknowledgements that nothing waits for.
 const UNAWAITED_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before more is sent to replicas that no commit waits for: what is written in the meantime goes together, and
@@ -35,19 +35,6 @@ const UNAWAITED_PAUSE: Duration = Duration::from_millis(100);
 const TOGETHER: Duration = Duration::from_millis(5);
 /// Replicas at once. More are no copies, but a flood.
 pub const REPLICAS_MAX: usize = 100;
-
-/// What groups of transactions wait for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mode {
-    /// The clients' transactions, for the replicas.
-    Primary,
-    /// The marker of a promotion: for nothing.
-    Promoting,
-    /// The clients' last transactions: they are taken back.
-    Stopping,
-    /// The primary's transactions, until it has published them.
-    Replica,
-}
 
 /// The state of one storage.
 pub struct GroupProgress<S: Sink = Stream> {
@@ -65,78 +52,6 @@ pub struct GroupProgress<S: Sink = Stream> {
     level: Level,
     timeout: Duration,
     on_timeout: OnTimeout,
-}
-
-struct GroupState<S> {
-    mode: Mode,
-    /// The server stops.
-    is_closing: bool,
-    /// The server is about to stop: no group waits longer than the timeout.
-    never_blocks: bool,
-    /// The last transaction in the file, that is durable, that is published.
-    written: Tid,
-    durable: Tid,
-    published: Tid,
-    /// Length of the file, and transactions since the start.
-    end: u64,
-    count: u64,
-    /// How often something was taken back: what was sent may not be there any more.
-    taken_back: u64,
-    /// Of a replica: it is connected, and what the primary has published.
-    is_attended: bool,
-    /// What the primary waits for, if anything.
-    awaited: Option<Level>,
-    received: Tid,
-    allowed: Tid,
-    recent: VecDeque<Group>,
-    replicas: BTreeMap<u64, Replica<S>>,
-    /// Threads that wait until there is something to send.
-    idle: usize,
-    /// Number of connections so far.
-    connections: u64,
-    degraded_since: Option<SystemTime>,
-    degradations: u64,
-    /// Number of packs since the start, and the time that the last one has packed to.
-    packs: u64,
-    packed_to: f64,
-}
-
-struct Group {
-    last: Tid,
-    end: u64,
-    count: u64,
-    watch: Stopwatch,
-}
-
-/// A connected replica.
-struct Replica<S> {
-    name: String,
-    peer: String,
-    stream: Arc<S>,
-    since: SystemTime,
-    sent: Tid,
-    ack: Ack,
-}
-
-/// What a replica was told.
-#[derive(Clone, Copy, Debug)]
-pub struct Told {
-    /// The last transaction that was sent.
-    pub sent: Tid,
-    /// The last one of which it knows that it is published.
-    pub published: Tid,
-    /// Number of packs.
-    pub packs: u64,
-}
-
-/// What a thread that sends to a replica has to do.
-#[derive(Clone, Copy, Debug)]
-pub struct ToSend {
-    pub written: Tid,
-    pub news: News,
-    /// Number of packs, and the time of the last one.
-    pub packs: u64,
-    pub packed_to: f64,
 }
 
 impl<S: Sink> GroupProgress<S> {
@@ -231,8 +146,8 @@ impl<S: Sink> GroupProgress<S> {
 
     // -- the side that follows
 
-    /// There is a connection to the primary, which has the transactions up to `common`, and waits for `awaited`. What is
-    /// later is about to be taken back: it must not be acknowledged as if it were the primary's.
+    /// There is a connection to the primary, which has the transactions up to `common`, and waits for `awaited`. What
+    /// is later is about to be taken back: it must not be acknowledged as if it were the primary's.
     pub fn attend(&self, common: Tid, awaited: Option<Level>) {
         let mut state = self.state.lock();
         (state.is_attended, state.awaited) = (true, awaited);
@@ -252,7 +167,7 @@ impl<S: Sink> GroupProgress<S> {
     /// The primary's transactions up to `received` have arrived, and it has published those up to `allowed`.
     pub fn receive(&self, received: Tid, allowed: Tid) {
         let mut state = self.state.lock();
-        let is_allowed = allowed > state.allowed;
+        let is_allowed = (received, allowed) != (state.received, state.allowed);
         let is_awaited = received > state.received && state.awaited == Some(Level::Received);
         (state.received, state.allowed) = (received, allowed);
         drop(state);
@@ -491,7 +406,9 @@ impl<S: Sink> GroupGate for GroupProgress<S> {
                     self.advanced.notify_all();
                 }
                 let waits = |state: &mut GroupState<S>| {
-                    let is_told = state.allowed >= last || !state.is_attended;
+                    // More that has arrived: the primary has published this, or it is a part of a group whose end the
+                    // primary waits for.
+                    let is_told = state.allowed >= last || state.received > last || !state.is_attended;
                     state.mode == Mode::Replica && !is_told && !state.is_closing
                 };
                 while waits(&mut state) {
@@ -514,47 +431,25 @@ impl<S: Sink> GroupGate for GroupProgress<S> {
     }
 }
 
-impl<S> GroupState<S> {
-    fn take_back(&mut self, last: Tid) {
-        self.written = last;
-        self.durable = self.durable.min(last);
-        self.taken_back += 1;
-        // A later transaction may have an earlier tid. These connections end.
-        for ack in self.replicas.values_mut().map(|replica| &mut replica.ack) {
-            *ack = Ack {
-                received: ack.received.min(last),
-                synced: ack.synced.min(last),
-                published: ack.published.min(last),
-            };
-        }
-        while self.recent.len() > 1 && self.recent.back().is_some_and(|group| group.last > last) {
-            self.recent.pop_back();
-        }
-        if let Some(group) = self.recent.back() {
-            (self.end, self.count) = (group.end, group.count);
-        }
-    }
+/// What a replica was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// The last transaction that was sent.
+    pub sent: Tid,
+    /// The last one of which it knows that it is published.
+    pub published: Tid,
+    /// Number of packs.
+    pub packs: u64,
+}
 
-    /// What is missing at one that has everything up to `has`.
-    fn lag(&self, has: Tid) -> Lag {
-        if has >= self.written {
-            return Lag::default();
-        }
-        // The first group that it lacks.
-        let at = self.recent.partition_point(|group| group.last <= has);
-        let before = at.checked_sub(1).and_then(|at| self.recent.get(at));
-        let (end, count) = before.map_or((0, 0), |group| (group.end, group.count));
-        let missing_for = match before {
-            Some(_) => self.recent.get(at).map_or(Duration::ZERO, |group| group.watch.passed()),
-            // By its transaction's own time.
-            None => Duration::from_secs_f64((Tid::now().to_unix() - has.to_unix()).max(0.0)),
-        };
-        Lag {
-            bytes: self.end.saturating_sub(end),
-            transactions: (self.count - count).max(1),
-            time: missing_for,
-        }
-    }
+/// What a thread that sends to a replica has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct ToSend {
+    pub written: Tid,
+    pub news: News,
+    /// Number of packs, and the time of the last one.
+    pub packs: u64,
+    pub packed_to: f64,
 }
 
 /// One replica's connection, until this is dropped.

@@ -66,8 +66,8 @@ struct ArrivingBlob {
 
 impl TransactionStream {
     /// What comes next. `None`: the connection was ended behind the last transaction.
-    pub fn next(&mut self) -> Result<Option<Received>, ReceiveError> {
-        let mut arriving = match self.receiving.next()? {
+    pub fn next_received(&mut self) -> Result<Option<Received>, ReceiveError> {
+        let mut arriving = match self.receiving.next_message()? {
             None => return Ok(None),
             Some(Message::News(news)) => return Ok(Some(Received::News(news))),
             Some(Message::Pack { time }) => return Ok(Some(Received::Pack { time })),
@@ -79,7 +79,7 @@ impl TransactionStream {
         };
         loop {
             let computed = self.receiving.checksum();
-            match self.receiving.next()? {
+            match self.receiving.next_message()? {
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Some(Message::End { checksum }) if arriving.blob.is_none() => {
                     if checksum != computed {
