@@ -65,6 +65,8 @@ class Member:
                     # Progress comes for as long as it takes.
                     if "progress" not in answer or time.time() > until:
                         break
+            if "error" in answer:
+                raise Unanswered(f"{self.name}: {command}: {answer['error']}")
             return answer["result"]
         except (OSError, ValueError, KeyError) as error:
             raise Unanswered(f"{self.name}: {command}: {type(error).__name__}: {error}") from None

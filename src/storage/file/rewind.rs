@@ -147,13 +147,15 @@ fn cut_off(core: &Core, old: &Arc<Volume>, lost: &Lost, to: Tid, index: Index) -
         let held = core.lead_alone(|| replace(core, old, lost, to, index, &mut delivery));
         held.unwrap_or_else(|| Err(core.closed()))
     });
-    if let Some(delivery) = delivery {
-        delivery();
-    }
     // Without it the next start reads the whole file. It is also right if nothing was taken back.
     if core.broken().is_none() && !core.closed.load(Ordering::Acquire) {
         let volume = core.volume.get_owned();
         let _ = core.save_index_of(&saving, &volume, volume.published_end());
+    }
+    drop(saving);
+    // Without a lock: it ends connections.
+    if let Some(delivery) = delivery {
+        delivery();
     }
     done
 }
