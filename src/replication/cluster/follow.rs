@@ -293,13 +293,15 @@ fn store(member: &MemberStorage, groups: &Receiver<Vec<Staged>>) -> Result<()> {
     let mut next = groups.recv().ok();
     while let Some(mut group) = next.take() {
         let mut writer = bulk.begin()?;
-        for _ in 0..AHEAD {
-            let is_alone = !is_published(&group);
+        let mut room = AHEAD;
+        loop {
+            room -= 1;
+            let may_have_more = room > 0 && is_published(&group);
             for staged in group {
                 writer.add(staged)?;
             }
             next = groups.try_recv().ok();
-            match next.take_if(|next| !is_alone && is_published(next)) {
+            match next.take_if(|next| may_have_more && is_published(next)) {
                 Some(more) => group = more,
                 None => break,
             }
