@@ -17,7 +17,7 @@ from collections import Counter
 from agreement import content, transactions
 
 MARK = re.compile(r"runzeo: \w+ was promoted$")
-PARTED = re.compile(r"following \w+ at \S+ (?:behind transaction (?P<common>[0-9a-f]{16})|from the beginning)"
+PARTED = re.compile(r"following \w+ at .{1,60}? (?:behind transaction (?P<common>[0-9a-f]{16})|from the beginning)"
                     r"|does not have the last \d+ transactions, (?P<first>[0-9a-f]{16}) of ")
 
 
@@ -65,6 +65,8 @@ class Tree:
         self.nodes = {}
         self.root = Node("0" * 16, None, None, True)
         self.grow(self.root, transactions(primary.directory / "Data.fs"), True)
+        # Packs have removed some of what was before, and are not the same everywhere.
+        begin = max((node.tid for node in self.nodes.values() if node.text.startswith("setup ")), default=self.root.tid)
         left = {}
         for member in cluster:
             parted = parted_at(member)
