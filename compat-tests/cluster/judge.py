@@ -74,8 +74,8 @@ class Tree:
                 if re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
                     found = transactions(path)
                     first = next(iter(found))
-                    require(first in parted, member.name, "does not say where it parted from", path.name)
-                    left[path] = parted[first], found
+                    require(parted.get(first), member.name, "does not say where it parted from", path.name)
+                    left[path] = max(parted[first], begin), {tid: txn for tid, txn in found.items() if tid > begin}
         self.lost_files = len(left)
         while left:
             # What parted from a branch grows behind it.
