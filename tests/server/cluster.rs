@@ -564,9 +564,7 @@ fn an_empty_replica_catches_up_with_many_short_transactions() {
     cluster.add(1, FILE, "");
     cluster.wait_for_last(1, serial);
     assert_eq!(load(&mut cluster.reader(1), 1), 2999_u32.to_be_bytes());
-    for server in &mut cluster.servers {
-        assert!(server.stop().success());
-    }
+    cluster.servers.iter_mut().for_each(|server| assert!(server.stop().success()));
     assert!(cluster.data(0) == cluster.data(1), "a transaction is missing");
 }
 
