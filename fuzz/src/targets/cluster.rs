@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     let mut replica = TransactionStream { receiving: Receiving::new(stream_of(data), true), blobs: None };
     while let Ok(Some(received)) = replica.next_received() {
         if let Received::Transaction(staged) = received {
-            assert!(staged.tid.is_some());
+            assert!(staged.tid() > Tid::ZERO);
         }
     }
     let mut primary = Receiving::new(stream_of(data), false);
@@ -103,7 +103,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let news = News { written: Tid(2), published: Tid(2), bytes: 3, transactions: 1, time: 5 };
     let meta =
         || TransactionMeta { user: b"user".to_vec(), description: b"why".to_vec(), extension: Vec::new() };
-    let transaction = |tid| Message::Transaction { tid: Tid(tid), status: b' ', meta: meta() };
+    let transaction = |tid| Message::Transaction {
+        tid: Tid(tid),
+        after: Tid(tid.saturating_sub(1)),
+        status: b' ',
+        meta: meta(),
+    };
     let led = [
         Message::News(news),
         transaction(2),

@@ -185,7 +185,7 @@ impl Feed<'_> {
         transactions: &dyn TransactionIterator,
     ) -> Result<(), FeedError> {
         let TransactionRecord { tid, status, meta } = transaction;
-        self.out.put(&Message::Transaction { tid, status, meta })?;
+        self.out.put(&Message::Transaction { tid, after: self.told.sent, status, meta })?;
         let mut records = transactions.records()?;
         while let Some(record) = records.next_record()? {
             self.send_record(&record)?;

@@ -14,7 +14,7 @@ use super::member::MemberStorage;
 use super::message::{Ack, Follow, Message, Standing};
 use super::options::Level;
 use super::position::{Probe, probes_between};
-use super::receive::{ReceiveError, Received, TransactionStream, tid_of};
+use super::receive::{Arrived, ReceiveError, Received, TransactionStream};
 use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
@@ -22,7 +22,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::stream::Sink;
-use crate::storage::{Cut, Result, Staged, StorageError};
+use crate::storage::{Cut, Result, StorageError};
 
 use super::pace::{HANDSHAKE_MAX, LOG, NEWS_PAUSE, SILENCE_MAX};
 
@@ -160,7 +160,7 @@ fn follow_from(
             let (to, groups) = sync_channel(AHEAD);
             let unstored = Arc::clone(&stream);
             let storing = spawn(scope, "replica-store", move || {
-                let stored = store(member, &groups);
+                let stored = store(member, common, &groups);
                 if stored.is_err() {
                     // The primary may send nothing more for a long time.
                     unstored.shutdown();
@@ -251,7 +251,7 @@ fn receive_all(
     node: &ThisServer,
     arriving: &mut TransactionStream,
     member: &MemberStorage,
-    to: &SyncSender<Vec<Staged>>,
+    to: &SyncSender<Vec<Arrived>>,
 ) -> std::result::Result<(), ReceiveError> {
     let (mut last, mut allowed) = (member.base.last_transaction(), Tid::ZERO);
     let mut group = Vec::new();
@@ -267,9 +267,9 @@ fn receive_all(
                 node.pack(&member.name, time);
                 false
             }
-            Ok(Some(Received::Transaction(staged))) => {
-                last = tid_of(&staged);
-                group.push(*staged);
+            Ok(Some(Received::Transaction(arrived))) => {
+                last = arrived.tid();
+                group.push(*arrived);
                 last <= allowed && group.len() >= PIECE
             }
             Ok(None) => break Ok(()),
@@ -285,11 +285,12 @@ fn receive_all(
     ended
 }
 
-/// Stores what comes: as many published transactions at once as are there, and each other group by itself.
-fn store(member: &MemberStorage, groups: &Receiver<Vec<Staged>>) -> Result<()> {
+/// Stores what comes behind `last`: as many published transactions at once as are there, and each other group by
+/// itself.
+fn store(member: &MemberStorage, mut last: Tid, groups: &Receiver<Vec<Arrived>>) -> Result<()> {
     let bulk = member.base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
     let is_published =
-        |group: &Vec<Staged>| group.last().is_none_or(|last| member.progress.is_allowed(tid_of(last)));
+        |group: &Vec<Arrived>| group.last().is_none_or(|last| member.progress.is_allowed(last.tid()));
     let mut next = groups.recv().ok();
     while let Some(mut group) = next.take() {
         let mut writer = bulk.begin()?;
@@ -297,8 +298,13 @@ fn store(member: &MemberStorage, groups: &Receiver<Vec<Staged>>) -> Result<()> {
         loop {
             room -= 1;
             let may_have_more = room > 0 && is_published(&group);
-            for staged in group {
-                writer.add(staged)?;
+            for arrived in group {
+                let tid = arrived.tid();
+                if arrived.after != std::mem::replace(&mut last, tid) {
+                    let what = format!("transaction {tid} does not follow the last one that was stored");
+                    return Err(StorageError::Transaction(what));
+                }
+                writer.add(arrived.staged)?;
             }
             next = groups.try_recv().ok();
             match next.take_if(|next| may_have_more && is_published(next)) {

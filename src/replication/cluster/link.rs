@@ -205,7 +205,7 @@ mod tests {
             let (meta, long_data) = (TransactionMeta::default(), long.clone());
             let sender = thread::spawn(move || {
                 let mut out = Outgoing::new(one, compress);
-                out.put(&Message::Transaction { tid: Tid(1), status: b' ', meta }).unwrap();
+                out.put(&Message::Transaction { tid: Tid(1), after: Tid::ZERO, status: b' ', meta }).unwrap();
                 for data in [&b"short"[..], &long_data, &[1; 600]] {
                     let data = Some(data);
                     out.put(&Message::Record { oid: Oid(1), tid: Tid(1), data_txn: None, data }).unwrap();

@@ -10,7 +10,7 @@
 //! | | `x` | refusal | why the other must not follow |
 //! | | `c` | comparison | the two transactions between which it wants probes |
 //! | | `s` | start | the last transaction that both have: what follows is later; what commits wait for |
-//! | | `t` | transaction | its head |
+//! | | `t` | transaction | its head, and the transaction before it |
 //! | | `d` | record | of the transaction |
 //! | | `b` | blob | its length; its bytes come in the next frames, `B` |
 //! | | `e` | end | checksum of the frames of the transaction |
@@ -93,7 +93,7 @@ pub enum Message<'a> {
     Refusal(String),
     Comparison { low: Tid, high: Tid },
     Start { common: Tid, awaited: Option<Level>, standing: Standing },
-    Transaction { tid: Tid, status: u8, meta: TransactionMeta },
+    Transaction { tid: Tid, after: Tid, status: u8, meta: TransactionMeta },
     Record { oid: Oid, tid: Tid, data_txn: Option<Tid>, data: Option<&'a [u8]> },
     Blob { oid: Oid, len: u64 },
     BlobBytes(&'a [u8]),
@@ -139,9 +139,9 @@ pub fn put(message: &Message<'_>, out: &mut Vec<u8>) {
             });
             put_standing(standing, out);
         }
-        Message::Transaction { tid, status, meta } => {
+        Message::Transaction { tid, after, status, meta } => {
             out.push(b't');
-            put_tids(&[*tid], out);
+            put_tids(&[*tid, *after], out);
             out.push(*status);
             for part in [&meta.user, &meta.description, &meta.extension] {
                 put_bytes(part, out);
@@ -300,6 +300,7 @@ fn parse_short<'a>(letter: u8, reader: &mut Reader<'a>) -> Option<Message<'a>> {
         },
         b't' => Message::Transaction {
             tid: tid(reader)?,
+            after: tid(reader)?,
             status: reader.u8().filter(|status| matches!(status, b' ' | b'p'))?,
             meta: TransactionMeta {
                 user: bytes(reader)?.to_vec(),
@@ -432,7 +433,7 @@ mod tests {
             Message::Comparison { low: Tid(1), high: Tid(5) },
             Message::Start { common: Tid::ZERO, awaited: Some(Level::Synced), standing: standing() },
             Message::Start { common: Tid(1), awaited: None, standing: standing() },
-            Message::Transaction { tid: Tid(4), status: b' ', meta },
+            Message::Transaction { tid: Tid(4), after: Tid(3), status: b' ', meta },
             record(Some(b"state"), None),
             record(None, Some(Tid(1))),
             Message::Blob { oid: Oid(1), len: 1 << 40 },

@@ -5,8 +5,8 @@
 //!   file; `report`: what is shown
 //! - `this_server`: this server, as its threads share it; `member`: one of its storages; `layer`: that storage as
 //!   clients see it; `finishes`: what clients finish there
-//! - `progress`: where groups of transactions wait for other servers, and the threads for news; `group_state`: what they
-//!   know
+//! - `progress`: where groups of transactions wait for other servers, and the threads for news; `group_state`: what
+//!   they know
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
 //! - `feed`: the side that is followed; `follow`, `receive`: the side that follows

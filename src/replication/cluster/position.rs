@@ -54,10 +54,27 @@ impl Probe {
 
     /// Whether `storage` has the same transaction.
     pub fn is_in(&self, storage: &dyn Replicable) -> Result<bool> {
-        let Some(own) = Probe::at(storage, self.tid)? else { return Ok(false) };
-        let is_packed = own.status == b'p' || self.status == b'p';
-        Ok(own.tid == self.tid && (is_packed || own.digest == self.digest))
+        Ok(self.compare(storage)? == Compared::Same)
     }
+
+    fn compare(&self, storage: &dyn Replicable) -> Result<Compared> {
+        let Some(own) = Probe::at(storage, self.tid)? else { return Ok(Compared::Other) };
+        let is_packed = own.status == b'p';
+        Ok(match own.tid == self.tid {
+            true if is_packed || self.status == b'p' || own.digest == self.digest => Compared::Same,
+            false if is_packed => Compared::Unknown,
+            _ => Compared::Other,
+        })
+    }
+}
+
+/// What is found in the place of a probe.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Compared {
+    Same,
+    Other,
+    /// A pack may have removed it.
+    Unknown,
 }
 
 /// Probes between two transactions, both exclusive: the first one, and others that are spread over the time between
@@ -83,39 +100,69 @@ pub fn probes_between(storage: &dyn Replicable, low: Tid, high: Tid) -> Result<V
     }
 }
 
-/// The search of the side that is followed.
+/// The search of the side that is followed. First it finds where the histories part: what a pack may have removed
+/// counts as before that. Then, if there was such, it looks back from there for what both have.
 pub struct Search {
     /// Both have it; zero at first: both begin with nothing.
     pub low: Tid,
     /// The other side has it, and this one does not.
-    pub high: Tid,
+    high: Tid,
+    /// Nothing that the other side has up to here is known to be missing for another reason than a pack.
+    from: Tid,
+    /// How far the second part looks back.
+    window: Option<u64>,
 }
 
+/// The second part looks so many times further back each time.
+const WIDER: u64 = 16;
+
 impl Search {
-    /// What the answer tells: the probes between `low` and `high`, oldest first. True: the search is over, and `low`
-    /// its result. The error says what is wrong with the answer.
+    /// The last transaction of the other side is not here.
+    pub fn new(last: Tid) -> Search {
+        Search { low: Tid::ZERO, high: last, from: Tid::ZERO, window: None }
+    }
+
+    /// Probes are wanted between these two, both exclusive.
+    pub fn between(&self) -> (Tid, Tid) {
+        match self.window {
+            None => (self.from, self.high),
+            Some(window) => (self.low.max(Tid(self.from.0.saturating_sub(window))), self.high),
+        }
+    }
+
+    /// What the answer tells, oldest first. True: the search is over, and `low` its result. The error says what is
+    /// wrong with the answer.
     pub fn answered(
         &mut self,
         storage: &dyn Replicable,
         probes: &[Probe],
     ) -> Result<std::result::Result<bool, String>> {
-        let (low, high) = (self.low, self.high);
-        let mut last = low;
+        let (from, high) = self.between();
+        let (mut last, mut first_other) = (from, None);
+        let before = (self.low, self.from);
         for probe in probes {
             if probe.tid <= last || probe.tid >= high {
                 return Ok(Err(format!("a probe {} that was not asked for", probe.tid)));
             }
             last = probe.tid;
-            if probe.is_in(storage)? {
-                self.low = probe.tid;
-            } else {
-                self.high = probe.tid;
-                break;
+            match probe.compare(storage)? {
+                Compared::Same => (self.low, self.from, first_other) = (last, self.from.max(last), None),
+                Compared::Other => first_other = first_other.or(Some(last)),
+                Compared::Unknown if first_other.is_none() => self.from = self.from.max(last),
+                Compared::Unknown => {}
             }
         }
-        // Neighbours: nothing of the other side is between them.
-        let is_first = probes.first().is_none_or(|first| first.tid == self.high);
-        Ok(Ok(is_first && self.low == low))
+        if let Some(window) = self.window {
+            self.window = Some(window.saturating_mul(WIDER));
+            return Ok(Ok(self.low != before.0 || from == self.low));
+        }
+        self.high = first_other.unwrap_or(high);
+        let is_found = before == (self.low, self.from) && self.high == high;
+        if is_found && self.from > self.low {
+            self.window = Some((high.0 - self.from.0).max(1));
+            return Ok(Ok(false));
+        }
+        Ok(Ok(is_found))
     }
 }
 
@@ -126,17 +173,22 @@ mod tests {
     use crate::storage::file::{FileStorage, FileStorageOptions};
     use crate::storage::{Bulk, Staged, Storage, TransactionMeta};
 
-    /// A file with transactions at these times, whose record tells the history.
-    fn file(directory: &std::path::Path, name: &str, tids: &[(u64, u8)]) -> FileStorage {
+    /// A file with transactions at these times, whose record tells the history. Those before `packed` look packed.
+    fn packed(directory: &std::path::Path, name: &str, tids: &[(u64, u8)], packed: u64) -> FileStorage {
         let storage = FileStorage::open(FileStorageOptions::new(directory.join(name))).unwrap();
         let mut bulk = Bulk::begin(&storage).unwrap();
         for (tid, history) in tids {
-            let mut staged = Staged::new(TransactionMeta::default(), Some(Tid(*tid)), b' ', 1 << 20);
+            let status = if *tid < packed { b'p' } else { b' ' };
+            let mut staged = Staged::new(TransactionMeta::default(), Some(Tid(*tid)), status, 1 << 20);
             staged.restore(Oid(tid % 5), Tid(*tid), Some(&[*history; 20]), None).unwrap();
             bulk.add(staged).unwrap();
         }
         bulk.complete().unwrap();
         storage
+    }
+
+    fn file(directory: &std::path::Path, name: &str, tids: &[(u64, u8)]) -> FileStorage {
+        packed(directory, name, tids, 0)
     }
 
     /// The last common transaction, and the number of messages.
@@ -146,9 +198,10 @@ mod tests {
         if last.is_in(here).unwrap() {
             return (last.tid, 0);
         }
-        let mut search = Search { low: Tid::ZERO, high: last.tid };
+        let mut search = Search::new(last.tid);
         for messages in 1..100 {
-            let probes = probes_between(there, search.low, search.high).unwrap();
+            let (low, high) = search.between();
+            let probes = probes_between(there, low, high).unwrap();
             assert!((probes.len() as u64) < 2 * PROBES_MAX);
             if search.answered(here, &probes).unwrap().unwrap() {
                 return (search.low, messages);
@@ -179,14 +232,33 @@ mod tests {
         assert_eq!(search(&short, &there).0, Tid(times[149]));
     }
 
+    /// What a pack has removed is no sign of another history.
+    #[test]
+    fn the_last_common_transaction_is_found_behind_a_pack() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole: Vec<_> = (1..400_u64).map(|no| (no * 1000, 0)).collect();
+        let there = file(directory.path(), "there", &whole);
+        for (parted, pack_time) in [(350, 300), (390, 389), (400, 395)] {
+            let kept = |no: u64| no >= pack_time || no > 50 && no.is_multiple_of(7);
+            let there_is = (1..400_u64).filter(|no| kept(*no)).map(|no| (no * 1000, u8::from(no >= parted)));
+            let here: Vec<_> = there_is.chain((parted == 400).then_some((500_000, 1))).collect();
+            let here = packed(directory.path(), &format!("here-{parted}"), &here, pack_time * 1000);
+            let (found, messages) = search(&here, &there);
+            // Just behind the time of the pack it cannot be told whether it has removed something.
+            let expected = if parted == pack_time + 1 { 385 } else { parted - 1 };
+            assert_eq!(found, Tid(expected * 1000), "{parted} {pack_time}");
+            assert!(messages <= 12, "{messages}");
+        }
+    }
+
     #[test]
     fn probes_that_were_not_asked_for_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let storage = file(directory.path(), "Data.fs", &[(5, 0), (9, 0)]);
         let storage = storage.replicable().unwrap();
         let probe = |tid| Probe { tid: Tid(tid), status: b' ', digest: [0; 16] };
-        for probes in [vec![probe(5)], vec![probe(9)]] {
-            let mut search = Search { low: Tid(5), high: Tid(9) };
+        for probes in [vec![probe(5)], vec![probe(9)], vec![probe(7), probe(7)]] {
+            let mut search = Search { low: Tid(5), high: Tid(9), from: Tid(5), window: None };
             assert!(search.answered(storage, &probes).unwrap().is_err(), "{probes:?}");
         }
     }

@@ -39,9 +39,22 @@ impl From<StorageError> for ReceiveError {
 /// What came.
 #[derive(Debug)]
 pub enum Received {
-    Transaction(Box<Staged>),
+    Transaction(Box<Arrived>),
     News(News),
     Pack { time: f64 },
+}
+
+/// A transaction, and the one before it at the server that has sent it.
+#[derive(Debug)]
+pub struct Arrived {
+    pub after: Tid,
+    pub staged: Staged,
+}
+
+impl Arrived {
+    pub fn tid(&self) -> Tid {
+        self.staged.tid.unwrap_or(Tid::ZERO)
+    }
 }
 
 /// The transactions and news of a connection.
@@ -53,6 +66,7 @@ pub struct TransactionStream {
 
 /// A transaction that is arriving.
 struct Arriving {
+    after: Tid,
     staged: Staged,
     is_python2: Option<bool>,
     blob: Option<ArrivingBlob>,
@@ -71,9 +85,9 @@ impl TransactionStream {
             None => return Ok(None),
             Some(Message::News(news)) => return Ok(Some(Received::News(news))),
             Some(Message::Pack { time }) => return Ok(Some(Received::Pack { time })),
-            Some(Message::Transaction { tid, status, meta }) => {
+            Some(Message::Transaction { tid, after, status, meta }) => {
                 let staged = Staged::new(meta, Some(tid), status, MEMORY_MAX);
-                Arriving { staged, is_python2: None, blob: None }
+                Arriving { after, staged, is_python2: None, blob: None }
             }
             Some(other) => return Err(unexpected(&other).into()),
         };
@@ -87,7 +101,8 @@ impl TransactionStream {
                         return Err(wrong(what).into());
                     }
                     arriving.staged.set_python2(arriving.is_python2.unwrap_or(false));
-                    return Ok(Some(Received::Transaction(Box::new(arriving.staged))));
+                    let Arriving { after, staged, .. } = arriving;
+                    return Ok(Some(Received::Transaction(Box::new(Arrived { after, staged }))));
                 }
                 Some(message) => arriving.add(message, self.blobs.as_ref())?,
             }
@@ -140,9 +155,4 @@ fn unexpected(message: &Message<'_>) -> io::Error {
         _ => "a message that is not expected",
     };
     wrong(what)
-}
-
-/// The last transaction of `staged`, for the acknowledgement.
-pub fn tid_of(staged: &Staged) -> Tid {
-    staged.tid.unwrap_or(Tid::ZERO)
 }

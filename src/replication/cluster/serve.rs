@@ -296,9 +296,10 @@ fn find_common(
     if last.is_in(replicable)? {
         return Ok(last.tid);
     }
-    let mut search = Search { low: Tid::ZERO, high: last.tid };
+    let mut search = Search::new(last.tid);
     for _ in 0..SEARCH_MAX {
-        out.send(&Message::Comparison { low: search.low, high: search.high })?;
+        let (low, high) = search.between();
+        out.send(&Message::Comparison { low, high })?;
         let probes = match receiving.next_short()? {
             Some(Message::Probes(probes)) => probes,
             Some(_) => return Err(FeedError::Refused("its answer makes no sense".into())),
