@@ -24,6 +24,8 @@ pub struct Target {
     pub address: String,
     /// The protocol in the answer to the greeting; `None`: the protocol of the greeting.
     pub protocol: Option<String>,
+    /// It registers as a client that only reads.
+    pub read_only: bool,
     /// Time limit of each reply.
     pub timeout: Duration,
 }
@@ -96,7 +98,7 @@ impl Client {
         self.out.bytes.extend_from_slice(protocol.as_bytes());
         self.begin("register", 2);
         self.out.text("1");
-        self.out.boolean(false);
+        self.out.boolean(target.read_only);
         self.out.end();
         self.flush()
     }

@@ -3,7 +3,7 @@
 //! The command line ([`options`]) gives a [`plan`]; [`rounds`] runs it: it starts [`servers`], perhaps with the
 //! built-in [`limit`], and runs [`workloads`] against them, whose clients ([`client`], [`wire`]) speak the raw
 //! protocol. Each workload gives an [`outcome`]; [`report`] makes tables of them. [`clients`] compares clients of one
-//! server in the same way, and [`postgres`] servers of a database in PostgreSQL.
+//! server in the same way, [`postgres`] servers of a database in PostgreSQL, and [`replication`] servers of a cluster.
 
 mod client;
 mod clients;
@@ -16,6 +16,7 @@ mod plan;
 mod postgres;
 mod random;
 mod records;
+mod replication;
 mod report;
 mod results;
 mod rounds;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::OpenCache { path, cache_len } => clients::open_cache(&path, cache_len),
         Command::RunClients(plan) => run_clients(&plan),
         Command::RunPostgres(plan) => run_postgres(&plan),
+        Command::RunReplication(plan) => run_replication(&plan),
         Command::Report(paths) => report_files(&paths),
         Command::Run(plan) => run(&plan),
     };
@@ -94,6 +96,15 @@ fn run_postgres(plan: &postgres::Plan) -> Result<()> {
     check(&outcomes)
 }
 
+fn run_replication(plan: &replication::Plan) -> Result<()> {
+    let scratch = scratch_in(&plan.dir)?;
+    let outcomes = replication::run(plan, scratch.path())?;
+    println!("{}", machine());
+    println!("{}", report::tables_of_replication(&outcomes));
+    eprintln!("The figures are in {}.", plan.results.display());
+    check(&outcomes)
+}
+
 fn check(outcomes: &[Outcome]) -> Result<()> {
     match outcomes.iter().filter(|outcome| outcome.failure.is_some()).count() {
         0 => Ok(()),
@@ -134,6 +145,10 @@ fn report_files(paths: &[PathBuf]) -> Result<()> {
     }
     if outcomes.iter().any(|outcome| outcome.label == postgres::TWO) {
         println!("{}", report::tables_of_databases(&outcomes));
+        return Ok(());
+    }
+    if outcomes.iter().any(|outcome| outcome.label == replication::ASYNCHRONOUS) {
+        println!("{}", report::tables_of_replication(&outcomes));
         return Ok(());
     }
     if outcomes.iter().any(|outcome| outcome.label == clients::RAW) {

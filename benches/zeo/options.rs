@@ -4,6 +4,7 @@ use crate::client::Result;
 use crate::clients;
 use crate::plan::{self, OtherFile, Plan, WORKLOADS};
 use crate::postgres;
+use crate::replication;
 use crate::servers::{LIMIT, LIMIT_FILE, OURS, Server};
 use getopts::{Matches, Options};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ pub enum Command {
     Run(Box<Plan>),
     RunClients(Box<clients::Plan>),
     RunPostgres(Box<postgres::Plan>),
+    RunReplication(Box<replication::Plan>),
     Report(Vec<PathBuf>),
     /// A built-in server; only [`crate::servers`] uses this.
     Limit {
@@ -36,6 +38,7 @@ usage:
   scripts/bench full [OPTIONS] [SERVER...]    figures to publish: 5 rounds of 1.5 s, starts with a million objects
   scripts/bench client [OPTIONS] [CLIENT...]  clients with their caches, and servers in the middle: 3 rounds
   scripts/bench postgres [OPTIONS] [PYTHON]   a database in PostgreSQL, beside RelStorage's clients: 5 rounds of 2 s
+  scripts/bench replication [OPTIONS]         a primary with replicas, on this machine: 5 rounds of 2 s
   scripts/bench report FILE...                the tables again, from result files of earlier runs
 
 SERVER is one of the following; without any: limit ours. The first is the base of the ratios.
@@ -97,6 +100,8 @@ pub fn help() -> String {
         &list(clients::WORKLOADS),
         "\nWorkloads of databases in PostgreSQL:\n",
         &list(postgres::WORKLOADS),
+        "\nWorkloads of replication:\n",
+        &list(replication::WORKLOADS),
         NOTES,
     ]
     .concat()
@@ -142,18 +147,21 @@ pub fn parse(arguments: &[String]) -> Result<Command> {
     if matches.opt_present("help") {
         return Ok(Command::Help);
     }
-    let (command, rest) =
-        matches.free.split_first().ok_or("say quick, full, client, postgres or report; --help explains")?;
+    let (command, rest) = matches
+        .free
+        .split_first()
+        .ok_or("say quick, full, client, postgres, replication or report; --help explains")?;
     let dir = matches.opt_str("dir").map_or_else(default_dir, PathBuf::from);
     let plan = match command.as_str() {
         "quick" => Plan::quick(dir),
         "full" => Plan::full(dir),
         "client" => return adjust_clients(clients::Plan::usual(dir), &matches, rest),
         "postgres" => return adjust_postgres(postgres::Plan::usual(dir), &matches, rest),
+        "replication" => return adjust_replication(replication::Plan::usual(dir), &matches, rest),
         "report" => return Ok(Command::Report(rest.iter().map(PathBuf::from).collect())),
         _ => {
             return Err(format!(
-                "unknown command {command:?}: say quick, full, client, postgres or report; --help explains"
+                "unknown command {command:?}: say quick, full, client, postgres, replication or report; --help explains"
             ));
         }
     };
@@ -228,6 +236,18 @@ fn adjust_postgres(mut plan: postgres::Plan, matches: &Matches, pythons: &[Strin
         _ => return Err("one interpreter that has RelStorage".into()),
     }
     Ok(Command::RunPostgres(Box::new(plan)))
+}
+
+fn adjust_replication(mut plan: replication::Plan, matches: &Matches, rest: &[String]) -> Result<Command> {
+    let replication::Plan { rounds, measured, objects, object_len, results, .. } = &mut plan;
+    adjust_common(Common { rounds, measured, objects, object_len, results }, matches)?;
+    if let Some(list) = matches.opt_str("workloads") {
+        plan.workloads = replication::parse_list(&list)?;
+    }
+    match rest {
+        [] => Ok(Command::RunReplication(Box::new(plan))),
+        _ => Err("replication has no other arguments: both servers are this program's".into()),
+    }
 }
 
 fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan> {

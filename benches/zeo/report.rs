@@ -34,8 +34,10 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("fair", "fair (1 = equal)", false),
             ("server_us", "server CPU µs/commit", true),
             ("database_cores", "cores of PostgreSQL", false),
+            ("replica_cores", "cores of the replica", false),
         ],
     ),
+    ("catch", &[("mb_s", "MB/s", true)]),
     (
         "contend",
         &[
@@ -223,6 +225,22 @@ pub fn tables_of_databases(outcomes: &[Outcome]) -> String {
         ratio_table(&mut text, &rows, &labels, to_base);
     }
     text + &failures(outcomes)
+}
+
+/// All tables of replication: ratios to a server alone, and to a copy of the file.
+pub fn tables_of_replication(outcomes: &[Outcome]) -> String {
+    use crate::replication::{ALONE, ASYNCHRONOUS, COPY, SYNCHRONOUS};
+    let labels = labels(outcomes, &[ALONE, ASYNCHRONOUS, SYNCHRONOUS, COPY]);
+    let rows = rows(outcomes, &labels);
+    let mut text = medians(&rows, &labels);
+    for base in [ALONE, COPY] {
+        let Some(at) = labels.iter().position(|label| *label == base) else { continue };
+        let _ = write!(text, "\nRatio to `{base}` within a round, median (lowest..highest).\n\n");
+        let to_base =
+            |row: &Row<'_>| row.rounds.iter().map(|rounds| spread(ratios(rounds, &row.rounds[at]))).collect();
+        ratio_table(&mut text, &rows, &labels, to_base);
+    }
+    text + &others(outcomes) + &failures(outcomes)
 }
 
 /// The labels of the outcomes, `first` first.

@@ -37,6 +37,10 @@ pub struct Server {
     pub protocol: Option<String>,
     /// Storage `1`; `None`: a file storage in the server's directory.
     pub storage: Option<String>,
+    /// Further sections.
+    pub further: String,
+    /// It can only be read.
+    pub is_replica: bool,
 }
 
 impl Server {
@@ -57,7 +61,9 @@ impl Server {
                 ));
             }
         };
-        Ok(Server { label: label.into(), command, zeo_lines: vec![], protocol: None, storage: None })
+        let (zeo_lines, further) = (vec![], String::new());
+        let (protocol, storage, is_replica) = (None, None, false);
+        Ok(Server { label: label.into(), command, zeo_lines, protocol, storage, further, is_replica })
     }
 
     pub fn is_limit(&self) -> bool {
@@ -71,8 +77,9 @@ impl Server {
         let storage = self.storage.clone().unwrap_or_else(file_storage);
         let extra: String = self.zeo_lines.iter().map(|line| format!("  {line}\n")).collect();
         format!(
-            "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n{storage}\n\
-             <eventlog>\n  level INFO\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
+            "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n{storage}\n{}\
+             <eventlog>\n  level INFO\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n",
+            self.further
         )
     }
 }
@@ -106,7 +113,8 @@ impl Running {
         sys::tie_to_us(&mut command);
         let started = Instant::now();
         let child = command.spawn().map_err(|e| format!("sh: {e}"))?;
-        let target = Target { address, protocol: server.protocol.clone(), timeout: REPLY_TIMEOUT };
+        let (protocol, read_only) = (server.protocol.clone(), server.is_replica);
+        let target = Target { address, protocol, read_only, timeout: REPLY_TIMEOUT };
         let mut running = Running {
             pid: child.id(),
             target,

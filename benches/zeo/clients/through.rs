@@ -36,6 +36,8 @@ pub fn through(
         zeo_lines: vec![],
         protocol: None,
         storage: Some(storage),
+        further: String::new(),
+        is_replica: false,
     };
     let middle = Running::start(&server, dir)?;
     run(&Setting { server: &middle, ..*setting }, loads, outcome)?;

@@ -116,12 +116,15 @@ fn begin_timeline(member: &Arc<MemberStorage>, name: &str) -> Result<()> {
 pub fn demote(node: &Arc<ThisServer>, follow: Option<Address>) -> std::result::Result<String, String> {
     let _changing = node.changing.lock();
     if node.role() == Role::Replica {
-        if follow.is_none() {
+        if follow == node.saved().follow {
             return Err("this server is a replica already".into());
         }
         node.must_change(|saved| saved.follow.clone_from(&follow));
         node.members().iter().for_each(|member| member.stop_following());
-        return Ok("this replica looks for that server now".into());
+        return Ok(match follow {
+            Some(address) => format!("this replica follows the server at {address} now, and no other"),
+            None => "this replica looks for the primary among its peers again".into(),
+        });
     }
     for member in node.members() {
         member.forbid_writing();

@@ -4,6 +4,7 @@
 //! One thread receives, one stores, one acknowledges: what arrives during a sync is the next batch, which is synced
 //! once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -59,9 +60,12 @@ pub fn keep_following(node: &Arc<ThisServer>, member: &Arc<MemberStorage>) {
         let cancel = member.begin_following();
         // Only now: a change of the role cancels what has begun.
         let why = match node.may_follow() {
-            true => attempt(node, member, &cancel),
+            // A promotion waits for the end of the attempt, however it ends. The panic hook has logged it.
+            true => catch_unwind(AssertUnwindSafe(|| attempt(node, member, &cancel)))
+                .unwrap_or_else(|_| "internal error: the log of this server has more".into()),
             false => "the role of this server is being changed".into(),
         };
+        member.progress.unattend();
         let is_new = member.end_following(&why);
         let was_good = member.base.last_transaction() > before || watch.passed() > LASTING;
         if (was_good || is_new) && node.may_follow() {

@@ -202,15 +202,14 @@ fn accept_replica(
     note_peer(node, hello);
     let refused = |why: String| Err(NotAccepted::Refused(why));
     let standing = node.standing();
-    match (hello.cluster, standing.cluster) {
-        (Some(other), Some(own)) if other != own => {
-            return refused(format!(
-                "it belongs to another cluster. If it is to belong to this one: stop it, move its Data.fs, blobs and {} away, \
-                 and start it",
-                "state file"
-            ));
-        }
-        _ => {}
+    if let (Some(other), Some(own)) = (hello.cluster, standing.cluster)
+        && other != own
+    {
+        return refused(
+            "it belongs to another cluster. If it is to belong to this one: stop it, move its Data.fs, its blobs and its state \
+             file away, and start it"
+                .into(),
+        );
     }
     // Until a promotion is complete, clients that a new follower sends away would come too early.
     let is_followed = (standing.role == Role::Primary || follow.follows_replicas) && !node.is_changing();

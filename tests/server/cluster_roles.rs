@@ -1,0 +1,71 @@
+//! Changes of the roles of a cluster's servers, by their operator.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cluster::{Cluster, put};
+
+#[test]
+fn roles_are_exchanged_without_a_loss() {
+    let cluster = Cluster::start(3, "");
+    let mut serial = put(&mut cluster.client(0), 0, b"0");
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        cluster.wait_for_last(to, serial);
+        let refused = cluster.admin(to, &["promote", "--wait", "0"]);
+        assert!(!refused.status.success(), "the primary is there");
+        let demoted = cluster.admin(from, &["demote"]);
+        assert!(demoted.status.success(), "{demoted:?}");
+        assert!(!cluster.admin(from, &["demote"]).status.success());
+        let promoted = cluster.admin(to, &["promote", "--wait", "20"]);
+        assert!(promoted.status.success(), "{promoted:?} {}", cluster.servers[to].talk());
+        assert!(!cluster.admin(to, &["promote"]).status.success());
+        serial = put(&mut cluster.client(to), serial, format!("{from} to {to}").as_bytes());
+        for no in 0..3 {
+            cluster.wait_for_last(no, serial);
+        }
+        assert_eq!(cluster.servers[from].count_in_log("does not have the last"), 0);
+    }
+}
+
+#[test]
+fn a_file_asks_for_a_promotion() {
+    let mut cluster = Cluster::start(2, "");
+    let serial = put(&mut cluster.client(0), 0, b"0");
+    cluster.wait_for_last(1, serial);
+    cluster.servers[0].kill();
+    let trigger = cluster.servers[1].directory().join("promote");
+    fs::write(&trigger, "").unwrap();
+    cluster.wait_for_role(1, 0);
+    assert!(!Path::new(&trigger).exists());
+    put(&mut cluster.client(1), serial, b"1");
+}
+
+#[test]
+fn a_replica_follows_whom_it_was_told_to_follow() {
+    let mut cluster = Cluster::start(3, "");
+    let mut client = cluster.client(0);
+    let mut serial = put(&mut client, 0, b"0");
+    cluster.wait_for_last(2, serial);
+    // A replica follows no replica.
+    let other = cluster.addresses[1].to_string();
+    assert!(cluster.admin(2, &["follow", &other]).status.success());
+    cluster.servers[2].wait_for_log("n1 is a replica as well");
+    let missed = serial;
+    serial = put(&mut client, serial, b"1");
+    cluster.wait_for_last(1, serial);
+    assert_eq!(cluster.last(2), missed);
+    // It remembers.
+    cluster.servers[2].restart();
+    cluster.servers[2].wait_for_log_count("n1 is a replica as well", 2);
+    assert_eq!(cluster.last(2), missed);
+    assert!(cluster.admin(2, &["demote"]).status.success());
+    cluster.wait_for_last(2, serial);
+    assert!(!cluster.admin(2, &["demote"]).status.success(), "it follows no one in particular");
+    // A primary that is told to follow is none any more.
+    cluster.wait_for_last(1, serial);
+    assert!(cluster.admin(0, &["follow", &other]).status.success());
+    assert!(cluster.admin(1, &["promote", "--wait", "20"]).status.success());
+    serial = put(&mut cluster.client(1), serial, b"2");
+    cluster.wait_for_last(0, serial);
+    cluster.wait_for_last(2, serial);
+}
