@@ -243,6 +243,9 @@ fn describe_replication(cluster: &ClusterOptions) -> String {
     if let Some(staleness) = cluster.max_staleness {
         add(format!("serves no clients if more than {} behind", Unit::Seconds.show(staleness.as_secs())));
     }
+    if let Some(lease) = cluster.lease {
+        add(format!("commits need an answer of most servers within {}", Unit::Seconds.show(lease.as_secs())));
+    }
     if let Some(rate) = cluster.max_rate {
         add(format!("at most {} a second to a replica", Unit::Bytes.show(rate)));
     }

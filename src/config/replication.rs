@@ -48,6 +48,7 @@ pub fn options(section: ReplicationSection, of_server: &OfServer<'_>) -> Result<
         synchronous_timeout: section.synchronous_timeout,
         on_timeout: section.on_timeout,
         max_staleness: section.max_staleness,
+        lease: section.lease,
         max_rate: section.max_rate,
         compress: section.compress,
         follows_packs: section.follows_packs,

@@ -30,7 +30,7 @@ fn every_key() {
     let section = format!(
         "name B-1.example\nlisten 10.0.0.2:8200\npeer 10.0.0.1:8200\npeer ./c.sock\nrole Replica\nstate-file {}\n\
          trigger-file {}\nsynchronous-replicas 2\nsynchronous-level RECEIVED\nsynchronous-timeout 1m\n\
-         on-timeout Block\nmax-staleness 90\nmax-rate 3MB\ncompress on\nfollow-packs off\nfollow-replicas on\n<ssl>\ncertificate {}\n\
+         on-timeout Block\nmax-staleness 90\nlease 20\nmax-rate 3MB\ncompress on\nfollow-packs off\nfollow-replicas on\n<ssl>\ncertificate {}\n\
          key {}\npassword-file {}\nauthenticate {}\n</ssl>",
         shown("state"),
         shown("promote"),
@@ -51,6 +51,7 @@ fn every_key() {
         synchronous_timeout: Duration::from_secs(60),
         on_timeout: OnTimeout::Block,
         max_staleness: Some(Duration::from_secs(90)),
+        lease: Some(Duration::from_secs(20)),
         max_rate: Some(3 << 20),
         compress: true,
         follows_packs: false,
@@ -80,6 +81,7 @@ fn defaults() {
         synchronous_timeout: Duration::from_secs(2),
         on_timeout: OnTimeout::Degrade,
         max_staleness: None,
+        lease: None,
         max_rate: None,
         compress: false,
         follows_packs: true,

@@ -53,6 +53,7 @@ fn storage(mode: Mode, timeout: Duration, on_timeout: OnTimeout) -> Model {
         synchronous_timeout: timeout,
         on_timeout,
         max_staleness: None,
+        lease: None,
         max_rate: None,
         compress: false,
         follows_packs: true,

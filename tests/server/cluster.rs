@@ -111,7 +111,7 @@ fn loaded(client: &mut RawClient, oid: u64) -> (Vec<u8>, u64) {
     (content(loaded.tuple()[0].bytes()).to_vec(), loaded.tuple()[1].id())
 }
 
-fn load(client: &mut RawClient, oid: u64) -> Vec<u8> {
+pub fn load(client: &mut RawClient, oid: u64) -> Vec<u8> {
     loaded(client, oid).0
 }
 

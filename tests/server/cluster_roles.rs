@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::cluster::{Cluster, put};
+use crate::cluster::{Cluster, load, put};
+use crate::support::client::record;
 
 #[test]
 fn roles_are_exchanged_without_a_loss() {
@@ -68,4 +69,43 @@ fn a_replica_follows_whom_it_was_told_to_follow() {
     serial = put(&mut cluster.client(1), serial, b"2");
     cluster.wait_for_last(0, serial);
     cluster.wait_for_last(2, serial);
+}
+
+/// A primary that most servers do not answer answers no commit, from a time before another one is promoted.
+#[test]
+fn a_primary_without_a_lease_answers_no_commit() {
+    let cluster = Cluster::start(3, "lease 5");
+    cluster.servers[0].wait_for_log("it can be written");
+    let mut client = cluster.client(0);
+    let serial = put(&mut client, 0, b"0");
+    (1..3).for_each(|no| cluster.wait_for_last(no, serial));
+    // One of them is enough.
+    cluster.servers[2].freeze();
+    let serial = put(&mut client, serial, b"1");
+    cluster.servers[1].freeze();
+    cluster.servers[0].wait_for_log("have not answered within the lease");
+    let role = cluster.admin(0, &["role"]);
+    assert!(
+        String::from_utf8_lossy(&role.stdout).contains("most servers of the cluster do not answer"),
+        "{role:?}"
+    );
+    assert!(!matches!(client.commit(&[(1, serial, &record(b"no"))]), Ok(Ok(_))));
+    (1..3).for_each(|no| cluster.servers[no].signal("CONT"));
+    cluster.servers[0].wait_for_log_count("it can be written", 2);
+    let mut client = cluster.client(0);
+    assert_eq!(load(&mut client, 1), b"1");
+    let serial = put(&mut client, serial, b"2");
+    (1..3).for_each(|no| cluster.wait_for_last(no, serial));
+    // A primary that stands still does not know that its time is over.
+    cluster.servers[0].freeze();
+    assert!(!cluster.admin(1, &["promote", "--wait", "0"]).status.success(), "the primary may have a lease");
+    let promoted = cluster.admin(1, &["promote", "--wait", "40"]);
+    assert!(promoted.status.success(), "{promoted:?}");
+    cluster.servers[0].signal("CONT");
+    assert!(!matches!(client.commit(&[(1, serial, &record(b"no"))]), Ok(Ok(_))));
+    cluster.wait_for_role(0, 10);
+    // One that has been demoted has none.
+    cluster.servers[1].wait_for_log("it can be written");
+    assert!(cluster.admin(1, &["demote"]).status.success());
+    assert!(cluster.admin(2, &["promote", "--wait", "4"]).status.success(), "{}", cluster.servers[2].talk());
 }

@@ -261,6 +261,7 @@ static TABLE: &[Row] = &[
             "synchronous-timeout",
             "on-timeout",
             "max-staleness",
+            "lease",
             "max-rate",
             "compress",
             "follow-packs",

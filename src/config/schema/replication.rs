@@ -22,6 +22,8 @@ static SYNCHRONOUS_TIMEOUT: Bounds =
 const SYNCHRONOUS_TIMEOUT_DEFAULT: &str = "2s";
 /// How old the state of a replica may be.
 static STALENESS: Bounds = Bounds { unit: Unit::Seconds, least: 1, most: 30 * 86_400, or_none: false };
+/// Shorter than it takes to ask a server that does not answer, a lease would always run out.
+static LEASE: Bounds = Bounds { unit: Unit::Seconds, least: 5, most: 86_400, or_none: false };
 /// Keys about the replicas that a commit waits for.
 const OF_SYNCHRONOUS: [&str; 3] = ["synchronous-level", "synchronous-timeout", "on-timeout"];
 
@@ -49,6 +51,7 @@ pub static REPLICATION: SectionType = SectionType {
             .default("degrade")
             .known(KnownTo::Own),
         key("max-staleness", Datatype::Bounded(&STALENESS)).known(KnownTo::Own),
+        key("lease", Datatype::Bounded(&LEASE)).known(KnownTo::Own),
         key("max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
         key("compress", Datatype::Boolean).default("false").known(KnownTo::Own),
         key("follow-packs", Datatype::Boolean).default("true").known(KnownTo::Own),
@@ -73,6 +76,7 @@ pub struct ReplicationSection {
     pub synchronous_timeout: Duration,
     pub on_timeout: OnTimeout,
     pub max_staleness: Option<Duration>,
+    pub lease: Option<Duration>,
     pub max_rate: Option<u64>,
     pub compress: bool,
     pub follows_packs: bool,
@@ -113,6 +117,7 @@ pub fn replication(section: &Section) -> Result<ReplicationSection, ConfigError>
             .get("max-staleness", |text| bounded(text, &STALENESS))?
             .flatten()
             .map(Duration::from_secs),
+        lease: section.get("lease", |text| bounded(text, &LEASE))?.flatten().map(Duration::from_secs),
         max_rate: section.get("max-rate", rate)?,
         compress: section.get("compress", datatypes::boolean)?.unwrap_or(false),
         follows_packs: section.get("follow-packs", datatypes::boolean)?.unwrap_or(true),

@@ -60,6 +60,9 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
              --force"
         ));
     }
+    if !promotion.force {
+        wait_for_lease(node, until)?;
+    }
     node.set_changing(true);
     members.iter().for_each(|member| member.stop_following());
     members.iter().for_each(|member| member.wait_for_idle());
@@ -78,8 +81,13 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
     }
     node.set_fenced(None);
     for member in &members {
-        if let Err(error) = begin_timeline(member, name) {
-            crate::critical!(target: LOG, "storage '{}': {error}. It cannot be written", member.name);
+        match begin_timeline(member, name) {
+            Ok(()) if node.lease.is_valid() => member.allow_writing(),
+            // The watch allows it.
+            Ok(()) => {}
+            Err(error) => {
+                crate::critical!(target: LOG, "storage '{}': {error}. It cannot be written", member.name)
+            }
         }
     }
     node.set_changing(false);
@@ -87,6 +95,29 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
     let done = format!("{name} is the primary now, by promotion {number} of the cluster");
     log::warn!(target: LOG, "{done}");
     Ok(done)
+}
+
+/// The former primary may still answer commits as long as its lease is valid, which was confirmed at the latest when it
+/// was heard last.
+fn wait_for_lease(node: &ThisServer, until: IoDeadline) -> std::result::Result<(), String> {
+    let Some(lease) = node.options.lease else { return Ok(()) };
+    // The clocks of two machines do not run equally fast.
+    let safe = lease.saturating_add(lease / 20);
+    loop {
+        let silence = node.members().iter().filter_map(|member| member.silence()).min();
+        let left = silence.map_or(Duration::ZERO, |silence| safe.saturating_sub(silence));
+        if left.is_zero() {
+            return Ok(());
+        }
+        if until.is_over() || node.is_stopping() {
+            return Err(format!(
+                "the primary may still have a lease, for {:.0} s: try again, with a longer --wait, or use --force if it does \
+                 not run any more",
+                left.as_secs_f64().ceil()
+            ));
+        }
+        node.wait(left.min(until.left()).min(WAIT_PAUSE));
+    }
 }
 
 /// Clients of the former primary may know transactions and object ids that are not here. The marker is later than
@@ -108,7 +139,6 @@ fn begin_timeline(member: &Arc<MemberStorage>, name: &str) -> Result<()> {
     member.progress.set_mode(Mode::Primary);
     skipped?;
     marked?;
-    member.allow_writing();
     Ok(())
 }
 
@@ -175,7 +205,9 @@ fn settle(node: &ThisServer) {
         match node.role() {
             Role::Primary => {
                 member.progress.set_mode(Mode::Primary);
-                member.allow_writing();
+                if node.lease.is_valid() {
+                    member.allow_writing();
+                }
             }
             Role::Replica => member.progress.set_mode(Mode::Replica),
         }

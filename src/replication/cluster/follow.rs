@@ -86,6 +86,9 @@ fn attempt(node: &Arc<ThisServer>, member: &Arc<MemberStorage>, cancel: &Cancel)
             _ if cancel.is_cancelled() => return "this server follows no other".into(),
             AttemptEnd::NotReached(why) => reasons.push(format!("{address}: {why}")),
             AttemptEnd::NotPrimary(Standing { name, .. }) => {
+                if node.saved().timelines.last().is_some_and(|last| last.by == name) {
+                    member.note_stepped_down();
+                }
                 reasons.push(format!("{address}: {name} is a replica as well"));
             }
             AttemptEnd::Over(why) => return format!("{address}: {why}"),

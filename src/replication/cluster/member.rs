@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::finishes::{Counted, Finishes};
+use super::lease::Lease;
 use super::message::News;
 use super::options::{ClusterOptions, Role};
 use super::progress::{GroupProgress, Mode};
@@ -44,6 +45,8 @@ struct Followed {
     /// What the server said last, and when.
     news: News,
     heard: Option<Stopwatch>,
+    /// It is the primary no more, by its own word.
+    has_stepped_down: bool,
 }
 
 impl MemberStorage {
@@ -53,6 +56,7 @@ impl MemberStorage {
         base: Arc<dyn Storage>,
         options: &ClusterOptions,
         role: Role,
+        lease: &Arc<Lease>,
     ) -> Result<MemberStorage> {
         let Some(replicable) = base.replicable() else {
             return Err(StorageError::Unsupported(format!("{} cannot be replicated", base.name())));
@@ -62,7 +66,7 @@ impl MemberStorage {
             Role::Replica => Mode::Replica,
         };
         let progress = GroupProgress::new(name, options, mode, replicable.last_written(), base.size());
-        let progress = Arc::new(progress);
+        let progress = Arc::new(progress.with_lease(lease));
         replicable.set_gate(Arc::clone(&progress) as _);
         let followed = Followed {
             cancel: Cancel::default(),
@@ -71,13 +75,14 @@ impl MemberStorage {
             timeline: None,
             news: News::default(),
             heard: None,
+            has_stepped_down: false,
         };
         Ok(MemberStorage {
             name: name.into(),
             base,
             progress,
             publisher: PublisherSlot::default(),
-            finishes: Arc::new(Finishes::new(role == Role::Primary)),
+            finishes: Arc::new(Finishes::new(role == Role::Primary && lease.is_valid())),
             is_stale: AtomicBool::new(false),
             followed: Mutex::new(followed),
             idle: Condvar::new(),
@@ -183,7 +188,7 @@ impl MemberStorage {
     /// The server, which writes this timeline, has accepted this one.
     pub fn follows(&self, timeline: Option<Id>) {
         let mut followed = self.followed.lock();
-        followed.failure = None;
+        (followed.failure, followed.has_stepped_down) = (None, false);
         followed.heard = Some(Stopwatch::start());
         let is_new = followed.timeline != timeline;
         followed.timeline = timeline;
@@ -202,6 +207,17 @@ impl MemberStorage {
     /// Whether it is connected to the server that it follows.
     pub fn is_following(&self) -> bool {
         self.followed.lock().failure.is_none()
+    }
+
+    /// Since when nothing was heard of that server. `None`: it was not followed, or is no primary any more.
+    pub fn silence(&self) -> Option<Duration> {
+        let followed = self.followed.lock();
+        followed.heard.filter(|_| !followed.has_stepped_down).map(Stopwatch::passed)
+    }
+
+    /// The server that was followed says that it is no primary.
+    pub fn note_stepped_down(&self) {
+        self.followed.lock().has_stepped_down = true;
     }
 
     /// How far behind that server, and for how long nothing was heard.

@@ -10,7 +10,8 @@
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
 //! - `feed`: the side that is followed; `follow`, `receive`: the side that follows
-//! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted
+//! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted; `lease`: whether a
+//!   primary that looks in vain goes on
 //!
 //! Invariants: a transaction is published by a primary when it is durable here and at as many replicas as are
 //! configured, and by a replica when its primary has published it, or is gone. Whoever knows a newer timeline of its
@@ -23,6 +24,7 @@ pub mod finishes;
 mod follow;
 mod group_state;
 mod layer;
+mod lease;
 pub mod link;
 mod member;
 pub mod message;
@@ -59,8 +61,8 @@ use crate::storage::{GroupGate, Storage, StorageError};
 pub struct Cluster {
     node: Arc<ThisServer>,
     threads: Mutex<Threads, rank::ClusterMembers>,
-    /// Ends what the watch waits for in the network.
-    cancel: Cancel,
+    /// End what the watch waits for in the network, for each peer.
+    cancels: Vec<Cancel>,
 }
 
 #[derive(Default)]
@@ -83,14 +85,16 @@ impl Cluster {
         node.change(|_| ())?;
         let listeners = listen_for_servers(&node)?;
         let threads = Mutex::new(Threads { listeners, ..Threads::default() });
-        Ok(Arc::new(Cluster { node, threads, cancel: Cancel::default() }))
+        let cancels = node.options.peers.iter().map(|_| Cancel::default()).collect();
+        Ok(Arc::new(Cluster { node, threads, cancels }))
     }
 
     /// The storage `name` of the server, as a member of the cluster. Called for each before [`Cluster::begin`].
     ///
     /// Errors: `Unsupported` if it cannot be replicated.
     pub fn replicate(&self, name: &str, base: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError> {
-        let member = Arc::new(MemberStorage::new(name, base, &self.node.options, self.node.role())?);
+        let member =
+            Arc::new(MemberStorage::new(name, base, &self.node.options, self.node.role(), &self.node.lease)?);
         self.node.add_member(Arc::clone(&member));
         Ok(Arc::new(Replicated::new(member)))
     }
@@ -111,8 +115,8 @@ impl Cluster {
             let node = Arc::clone(&self.node);
             self.spawn("replica-follow", move || follow::keep_following(&node, &member))?;
         }
-        let (node, cancel) = (Arc::clone(&self.node), self.cancel.clone());
-        self.spawn("replica-watch", move || watch::watch(&node, &cancel))
+        let (node, cancels) = (Arc::clone(&self.node), self.cancels.clone());
+        self.spawn("replica-watch", move || watch::watch(&node, &cancels))
     }
 
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
@@ -129,10 +133,16 @@ impl Cluster {
         let members = node.members();
         let waits =
             |member: &&Arc<MemberStorage>| saved.role == Role::Primary && member.progress.is_waiting();
-        let held = members
+        let waiting = members
             .iter()
             .find(waits)
             .map(|member| format!("a commit of storage '{}' waits for its replicas", member.name));
+        let is_cut_off = saved.role == Role::Primary && !node.lease.is_valid();
+        let held = if is_cut_off {
+            Some("most servers of the cluster do not answer ('lease')".into())
+        } else {
+            waiting
+        };
         let last = saved.timelines.last();
         ClusterReport {
             name: node.options.name.clone(),
@@ -172,7 +182,7 @@ impl Cluster {
     /// The server stops, and its clients have gone: replicas get what is published.
     pub fn end(&self) {
         self.node.stop();
-        self.cancel.cancel();
+        self.cancels.iter().for_each(Cancel::cancel);
         let Threads { listening, others, .. } = std::mem::take(&mut *self.threads.lock());
         listening.into_iter().for_each(Listening::end);
         let members = self.node.members();

@@ -31,6 +31,8 @@ pub struct ClusterOptions {
     pub on_timeout: OnTimeout,
     /// A replica that is further behind serves no clients. `None`: it always does.
     pub max_staleness: Option<Duration>,
+    /// A primary answers commits only if most servers have answered it within this time. `None`: it needs no answers.
+    pub lease: Option<Duration>,
     /// Bytes each second to one replica. `None`: as many as the network takes.
     pub max_rate: Option<u64>,
     /// Whether what is sent is compressed.

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 pub use super::group_state::Mode;
 use super::group_state::{Group, GroupState, RECENT_MAX, Replica};
+use super::lease::Lease;
 use super::message::{Ack, News};
 use super::options::{ClusterOptions, Level, OnTimeout};
 use super::report::{Lag, ReplicaReport};
@@ -48,6 +49,7 @@ pub struct GroupProgress<S: Sink = Stream> {
     advanced: Condvar,
     /// A group waits for others.
     is_waiting: AtomicBool,
+    lease: Arc<Lease>,
     required: usize,
     level: Level,
     timeout: Duration,
@@ -86,11 +88,17 @@ impl<S: Sink> GroupProgress<S> {
             acknowledged: Condvar::new(),
             advanced: Condvar::new(),
             is_waiting: AtomicBool::new(false),
+            lease: Arc::new(Lease::new(None)),
             required: options.synchronous_replicas,
             level: options.level,
             timeout: options.synchronous_timeout,
             on_timeout: options.on_timeout,
         }
+    }
+
+    /// The same with a lease, without which no group of clients is published.
+    pub fn with_lease(self, lease: &Arc<Lease>) -> GroupProgress<S> {
+        GroupProgress { lease: Arc::clone(lease), ..self }
     }
 
     /// From now on groups wait for something else.
@@ -317,6 +325,11 @@ impl<S: Sink> GroupProgress<S> {
         state.replicas.values().filter(has).count() >= self.required
     }
 
+    /// At the latest moment before a group is published.
+    fn check_lease(&self) -> Result<(), Withdrawn> {
+        if self.lease.is_valid() { Ok(()) } else { Err(Withdrawn) }
+    }
+
     /// Waits until enough replicas have `last`.
     fn wait_for_replicas<'a>(
         &'a self,
@@ -389,7 +402,7 @@ impl<S: Sink> GroupGate for GroupProgress<S> {
         match state.mode {
             Mode::Promoting => return Ok(()),
             Mode::Stopping => return Err(Withdrawn),
-            Mode::Primary if self.required == 0 => return Ok(()),
+            Mode::Primary if self.required == 0 => return self.check_lease(),
             Mode::Primary | Mode::Replica => {}
         }
         self.is_waiting.store(true, Ordering::SeqCst);
@@ -399,7 +412,7 @@ impl<S: Sink> GroupGate for GroupProgress<S> {
                 if self.level == Level::Published && state.idle > 0 {
                     self.changed.notify_all();
                 }
-                self.wait_for_replicas(state, last)
+                self.wait_for_replicas(state, last).and_then(|()| self.check_lease())
             }
             _ => {
                 if state.awaited == Some(Level::Synced) {

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::lease::Lease;
 use super::member::MemberStorage;
 use super::message::{Hello, Standing};
 use super::options::{ClusterOptions, Role};
@@ -21,6 +22,8 @@ pub struct ThisServer {
     pub outgoing_tls: Option<ClientTls>,
     state: Mutex<ServerState, rank::ClusterState>,
     changed: Condvar,
+    /// Without which a primary answers no commits.
+    pub lease: Arc<Lease>,
     /// Held by the thread that changes the role.
     pub changing: Mutex<(), rank::ClusterChange>,
     members: Mutex<Vec<Arc<MemberStorage>>, rank::ClusterMembers>,
@@ -60,8 +63,10 @@ impl ThisServer {
             }
         };
         let state = ServerState { saved, is_changing: false, primary: None, fenced: None };
+        let lease = Arc::new(Lease::new(options.lease));
         Ok(ThisServer {
             options,
+            lease,
             incoming_tls,
             outgoing_tls,
             state: Mutex::new(state),

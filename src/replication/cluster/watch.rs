@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use super::change::{Promotion, give_way, promote};
 use super::dial::ask;
+use super::message::Standing;
 use super::options::Role;
 use super::this_server::ThisServer;
 use crate::base::address::Address;
@@ -21,11 +23,11 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Time for the answer of a peer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Until the server stops.
-pub fn watch(node: &Arc<ThisServer>, cancel: &Cancel) {
+/// Until the server stops. `cancels`: end the questions to each peer.
+pub fn watch(node: &Arc<ThisServer>, cancels: &[Cancel]) {
     while !node.is_stopping() {
         match node.role() {
-            Role::Primary => ask_peers(node, cancel),
+            Role::Primary => ask_peers(node, cancels),
             Role::Replica => {
                 check_trigger(node);
                 check_staleness(node);
@@ -35,12 +37,50 @@ pub fn watch(node: &Arc<ThisServer>, cancel: &Cancel) {
     }
 }
 
-fn ask_peers(node: &Arc<ThisServer>, cancel: &Cancel) {
-    for address in &node.options.peers {
+/// All at once: one that does not answer delays nothing.
+fn ask_peers(node: &Arc<ThisServer>, cancels: &[Cancel]) {
+    let asked = node.lease.now();
+    let peers = &node.options.peers;
+    let standings: Vec<Standing> = thread::scope(|scope| {
+        let ask = |(address, cancel)| scope.spawn(move || ask(node, address, cancel, ANSWER_MAX).ok());
+        let asking: Vec<_> = peers.iter().zip(cancels).map(ask).collect();
+        asking.into_iter().filter_map(|answer| answer.join().ok().flatten()).collect()
+    });
+    for standing in &standings {
         // A peer that is not there knows nothing newer.
-        let Ok(standing) = ask(node, address, cancel, ANSWER_MAX) else { continue };
         if node.is_outdated_by(standing.cluster, &standing.timelines) {
             return give_way(node, &standing.name, &standing.timelines);
+        }
+    }
+    let cluster = node.saved().cluster;
+    let confirming = standings.iter().filter(|standing| standing.cluster == cluster).count();
+    // Itself as well.
+    if 2 * (confirming + 1) > peers.len() + 1 {
+        node.lease.confirm(asked);
+    }
+    follow_lease(node);
+}
+
+/// Writing is allowed as long as the lease is valid.
+fn follow_lease(node: &Arc<ThisServer>) {
+    // Whoever changes the role looks at the lease.
+    let Some(_changing) = node.changing.try_lock() else { return };
+    if node.options.lease.is_none() || node.role() == Role::Replica {
+        return;
+    }
+    let is_valid = node.lease.is_valid();
+    for member in node.members().into_iter().filter(|member| member.is_writable() != is_valid) {
+        let name = &member.name;
+        if is_valid {
+            log::warn!(target: LOG, "storage '{name}': most servers of the cluster answer: it can be written");
+            member.allow_writing();
+        } else {
+            crate::critical!(
+                target: LOG,
+                "storage '{name}': most servers of the cluster have not answered within the lease: no commit is answered \
+                 until they do"
+            );
+            member.forbid_writing();
         }
     }
 }

@@ -32,6 +32,7 @@ fn primary(level: Level) -> GroupProgress<Line> {
         synchronous_timeout: Duration::ZERO,
         on_timeout: OnTimeout::Degrade,
         max_staleness: None,
+        lease: None,
         max_rate: None,
         compress: false,
         follows_packs: true,
