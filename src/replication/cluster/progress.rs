@@ -33,7 +33,7 @@ use super::pace::{LOG, NEWS_PAUSE};
 const UNAWAITED_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before more is sent to replicas that no commit waits for: what is written in the meantime goes together, and
 /// needs one sync there.
-const TOGETHER: Duration = Duration::from_millis(5);
+const TOGETHER: Duration = Duration::from_millis(10);
 /// Replicas at once. More are no copies, but a flood.
 pub const REPLICAS_MAX: usize = 100;
 
