@@ -14,7 +14,7 @@ use crate::tls::identities::{Identity, authority, params};
 use crate::zeoadmin::zeoadmin;
 
 const WAIT: Duration = Duration::from_secs(60);
-const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
+pub const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
 
 /// Servers that know each other.
 pub struct Cluster {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::cluster::{Cluster, load, put};
+use crate::cluster::{Cluster, FILE, load, put};
 use crate::support::client::record;
+use crate::support::process::{Server, free_address};
 
 #[test]
 fn roles_are_exchanged_without_a_loss() {
@@ -108,4 +109,28 @@ fn a_primary_without_a_lease_answers_no_commit() {
     cluster.servers[1].wait_for_log("it can be written");
     assert!(cluster.admin(1, &["demote"]).status.success());
     assert!(cluster.admin(2, &["promote", "--wait", "4"]).status.success(), "{}", cluster.servers[2].talk());
+}
+
+/// The old and the new primary do not reach each other, but the same third server.
+#[test]
+fn a_primary_hears_of_a_promotion_from_a_third_server() {
+    let addresses: Vec<_> = (0..3).map(|_| free_address()).collect();
+    let mut cluster = Cluster { addresses: addresses.clone(), servers: Vec::new() };
+    for (no, peers) in [(0, vec![2]), (1, vec![2]), (2, vec![0, 1])] {
+        let role = if no == 0 { "primary" } else { "replica" };
+        let peers: String = peers.iter().map(|peer: &usize| format!("peer {}\n", addresses[*peer])).collect();
+        let storage = format!(
+            "{FILE}\n<replication>\nname n{no}\nrole {role}\nlisten {}\n{peers}follow-replicas true\n</replication>",
+            addresses[no]
+        );
+        cluster.servers.push(Server::start_any("admin-socket admin", &storage, |_| ()));
+    }
+    let serial = put(&mut cluster.client(0), 0, b"0");
+    cluster.wait_for_last(1, serial);
+    assert!(cluster.admin(1, &["promote", "--force"]).status.success());
+    cluster.servers[0].wait_for_log("this server is not the primary any more");
+    let serial = put(&mut cluster.client(1), serial, b"1");
+    cluster.wait_for_last(2, serial);
+    cluster.wait_for_last(0, serial);
+    cluster.wait_for_role(0, 10);
 }

@@ -78,20 +78,28 @@ pub fn keep_following(node: &Arc<ThisServer>, member: &Arc<MemberStorage>) {
     }
 }
 
-/// Tries one server after another. Returns why none is followed any more.
+/// Tries one server after another: first whether one is the primary, then whether a replica is to be followed. Returns
+/// why none is followed any more.
 fn attempt(node: &Arc<ThisServer>, member: &Arc<MemberStorage>, cancel: &Cancel) -> String {
     let mut reasons = Vec::new();
-    for address in node.candidates() {
-        match with_server(node, member, &address, cancel).unwrap_or_else(|ended| ended) {
-            _ if cancel.is_cancelled() => return "this server follows no other".into(),
-            AttemptEnd::NotReached(why) => reasons.push(format!("{address}: {why}")),
-            AttemptEnd::NotPrimary(Standing { name, .. }) => {
-                if node.saved().timelines.last().is_some_and(|last| last.by == name) {
-                    member.note_stepped_down();
+    for takes_replicas in [false, true] {
+        if takes_replicas && !node.options.follows_replicas {
+            continue;
+        }
+        reasons.clear();
+        for address in node.candidates() {
+            let ended = with_server(node, member, &address, cancel, takes_replicas);
+            match ended.unwrap_or_else(|ended| ended) {
+                _ if cancel.is_cancelled() => return "this server follows no other".into(),
+                AttemptEnd::NotReached(why) => reasons.push(format!("{address}: {why}")),
+                AttemptEnd::NotPrimary(Standing { name, .. }) => {
+                    if node.saved().timelines.last().is_some_and(|last| last.by == name) {
+                        member.note_stepped_down();
+                    }
+                    reasons.push(format!("{address}: {name} is a replica as well"));
                 }
-                reasons.push(format!("{address}: {name} is a replica as well"));
+                AttemptEnd::Over(why) => return format!("{address}: {why}"),
             }
-            AttemptEnd::Over(why) => return format!("{address}: {why}"),
         }
     }
     match reasons.is_empty() {
@@ -105,6 +113,7 @@ fn with_server(
     member: &Arc<MemberStorage>,
     address: &Address,
     cancel: &Cancel,
+    takes_replicas: bool,
 ) -> std::result::Result<AttemptEnd, AttemptEnd> {
     let unreadable = |error: StorageError| AttemptEnd::Over(error.to_string());
     let lost = |error: std::io::Error| AttemptEnd::NotReached(error.to_string());
@@ -114,7 +123,7 @@ fn with_server(
         storage: member.name.clone(),
         last: Probe::at(replicable, last).map_err(unreadable)?.filter(|probe| probe.tid == last),
         has_blobs: member.base.blobs().is_some_and(|blobs| blobs.dir().is_some()),
-        follows_replicas: node.options.follows_replicas,
+        follows_replicas: takes_replicas,
         compress: node.options.compress,
     };
     let mut hello = node.hello();
@@ -137,6 +146,7 @@ fn with_server(
                 dialled.out.send(&Message::Probes(probes)).map_err(lost)?;
             }
             Err((common, awaited, standing)) => {
+                node.adopt(&standing).map_err(|error| AttemptEnd::NotReached(error.to_string()))?;
                 let followed = follow_from(node, member, dialled, (common, awaited), &standing);
                 let why = followed.unwrap_or_else(|error| error.to_string());
                 return Ok(AttemptEnd::Over(why));
@@ -153,7 +163,6 @@ fn follow_from(
     (common, awaited): (Tid, Option<Level>),
     standing: &Standing,
 ) -> Result<String> {
-    node.adopt(standing)?;
     dialled.receiving.set_silence_max(SILENCE_MAX).map_err(StorageError::io("following the primary"))?;
     let Dialled { stream, out, receiving, peer, ending: _ending } = dialled;
     member.progress.attend(common, awaited);

@@ -185,6 +185,10 @@ fn serve(node: &Arc<ThisServer>, stream: &Arc<Stream>, peer: &str) -> std::resul
 fn note_peer(node: &Arc<ThisServer>, hello: &Hello) {
     if node.is_outdated_by(hello.cluster, &hello.timelines) {
         give_way(node, &hello.name, &hello.timelines);
+        // Also at a replica: the primary that it follows may hear of the promotion from it only.
+        if node.note_newer(&hello.timelines) && node.role() == Role::Replica {
+            node.members().iter().for_each(|member| member.stop_following());
+        }
     }
 }
 

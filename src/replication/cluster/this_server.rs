@@ -36,6 +36,9 @@ pub type Pack = Box<dyn Fn(&str, f64) + Send + Sync>;
 
 struct ServerState {
     saved: ClusterState,
+    /// Newer timelines than the saved ones, of which another server has told. No older one is followed, and who asks is
+    /// told of them.
+    newer: Option<Timelines>,
     /// The role is being changed: nothing is followed.
     is_changing: bool,
     /// The server that is followed, for people.
@@ -62,7 +65,7 @@ impl ThisServer {
                 ClusterState::first(options.first_role, &options.name).map_err(doing)?
             }
         };
-        let state = ServerState { saved, is_changing: false, primary: None, fenced: None };
+        let state = ServerState { saved, newer: None, is_changing: false, primary: None, fenced: None };
         let lease = Arc::new(Lease::new(options.lease));
         Ok(ThisServer {
             options,
@@ -168,7 +171,8 @@ impl ThisServer {
     }
 
     pub fn standing(&self) -> Standing {
-        let ClusterState { cluster, role, timelines, .. } = self.saved();
+        let ClusterState { cluster, role, .. } = self.saved();
+        let timelines = self.newest();
         Standing { name: self.options.name.clone(), cluster, timelines, role }
     }
 
@@ -189,7 +193,7 @@ impl ThisServer {
             (Some(own), Some(other)) if own != other => return wrong("belongs to another cluster"),
             _ => {}
         }
-        if standing.timelines.is_outdated_by(&own.timelines) {
+        if standing.timelines.is_outdated_by(&self.newest()) {
             return wrong(
                 "has an older timeline than this server: it was the primary before another one was promoted",
             );
@@ -217,6 +221,22 @@ impl ThisServer {
 
     pub fn set_fenced(&self, why: Option<String>) {
         self.state.lock().fenced = why;
+    }
+
+    /// The newest timelines that this server knows.
+    fn newest(&self) -> Timelines {
+        let state = self.state.lock();
+        let newer = state.newer.as_ref().filter(|newer| state.saved.timelines.is_outdated_by(newer));
+        newer.unwrap_or(&state.saved.timelines).clone()
+    }
+
+    /// Another server of the cluster has these timelines, newer ones. True: this was not known.
+    pub fn note_newer(&self, timelines: &Timelines) -> bool {
+        let is_news = self.newest().is_outdated_by(timelines);
+        if is_news {
+            self.state.lock().newer = Some(timelines.clone());
+        }
+        is_news
     }
 
     /// Whether a server with these timelines makes this one give way.
