@@ -97,18 +97,21 @@ pub struct Receiving {
     /// Frames of the last batch, and how far they were read.
     batch: Vec<u8>,
     batch_at: usize,
+    /// Batches are unpacked. Of a peer that may be anybody they are not: a small one may become a large one.
+    takes_batches: bool,
     crc: flate2::Crc,
 }
 
 impl Receiving {
-    /// `is_replica`: much is to be expected.
+    /// `is_replica`: much is to be expected, and batches are unpacked.
     pub fn new(stream: Arc<Stream>, is_replica: bool) -> Receiving {
         let incoming = match is_replica {
             true => Incoming::new(Arc::clone(&stream)),
             false => Incoming::small(Arc::clone(&stream)),
         };
         let (frame, batch) = (Vec::new(), Vec::new());
-        Receiving { incoming, stream, frame, batch, batch_at: 0, crc: flate2::Crc::new() }
+        let (takes_batches, crc) = (is_replica, flate2::Crc::new());
+        Receiving { incoming, stream, frame, batch, batch_at: 0, takes_batches, crc }
     }
 
     /// A peer that is silent for longer is gone.
@@ -134,7 +137,7 @@ impl Receiving {
             if !self.incoming.next(len_max, &mut self.frame, &mut { silent })? {
                 return Ok(None);
             }
-            if self.frame.first() == Some(&b'z') {
+            if self.takes_batches && self.frame.first() == Some(&b'z') {
                 let squeezed = self.frame.get(1..).unwrap_or_default();
                 self.batch = zstd::bulk::decompress(squeezed, BATCH_MAX).map_err(wrong)?;
                 self.batch_at = 0;
@@ -230,12 +233,26 @@ mod tests {
         }
     }
 
+    /// A frame of some hundred bytes could fill megabytes of memory before its sender is known.
+    #[test]
+    fn only_a_replica_unpacks_batches() {
+        for is_replica in [true, false] {
+            let [one, other] = pair();
+            let mut out = Outgoing::new(one, true);
+            let data = Some(&[0; 100_000][..]);
+            out.send(&Message::Record { oid: Oid(1), tid: Tid(1), data_txn: None, data }).unwrap();
+            let mut receiving = Receiving::new(other, is_replica);
+            let message = receiving.next_short().unwrap().unwrap();
+            assert_eq!(matches!(message, Message::Record { .. }), is_replica);
+            assert_eq!(matches!(message, Message::Batch(_)), !is_replica);
+        }
+    }
+
     #[test]
     fn what_is_no_message_is_refused() {
         for (bytes, short) in [
             (&b"\0\0\0\x01?"[..], false),
             (b"\0\0\0\0", false),
-            (b"\0\0\0\x03zab", false),
             (b"\0\x05\0\0", true),
             (b"\x50\0\0\0", false),
         ] {
