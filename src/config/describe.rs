@@ -232,7 +232,7 @@ fn describe_replication(cluster: &ClusterOptions) -> String {
             .show(u64::try_from(cluster.synchronous_timeout.as_millis()).unwrap_or(u64::MAX));
         let then = match cluster.on_timeout {
             OnTimeout::Degrade => format!("goes on without them after {after}"),
-            OnTimeout::Block => format!("waits for them (a WARNING after {after})"),
+            OnTimeout::Block => format!("waits for them (a CRITICAL line after {after})"),
         };
         let replicas = match cluster.synchronous_replicas {
             1 => "1 replica has".into(),

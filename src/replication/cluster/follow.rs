@@ -34,7 +34,8 @@ const RETRY_MAX: Duration = Duration::from_secs(4);
 const LASTING: Duration = Duration::from_secs(10);
 /// Groups of transactions that wait to be stored, each of up to 16 MiB.
 const AHEAD: usize = 16;
-/// Published transactions, as when a replica catches up, go in pieces of so many. Each takes up to 256 KiB of memory.
+/// Published transactions, as when a replica catches up, are stored in pieces of this number. Each transaction takes up
+/// to 256 KiB of memory.
 const PIECE: usize = 16;
 
 /// Why an attempt with one server has ended.

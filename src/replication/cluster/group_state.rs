@@ -23,7 +23,8 @@ pub enum Mode {
     Replica,
 }
 
-/// Groups whose end is known, for the lag. A replica that is further behind is told as at least so far.
+/// The number of groups whose end is known, for the lag. For a replica that is further behind, the length of the file
+/// and the number of transactions since the start are reported.
 pub const RECENT_MAX: usize = 10_000;
 
 /// The state of one storage.

@@ -25,7 +25,7 @@ use crate::base::bytes::Reader;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::TransactionMeta;
 
-/// Begins a [`Hello`]. The number is that of the protocol.
+/// The first bytes of a [`Hello`]. They end with the version of the protocol.
 const MAGIC: &[u8; 20] = b"runzeo replication 1";
 
 /// What the side that connects says first.
@@ -50,7 +50,7 @@ pub struct Follow {
     pub has_blobs: bool,
     /// It also follows a replica.
     pub follows_replicas: bool,
-    /// It understands compressed batches.
+    /// It wants compressed batches.
     pub compress: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct News {
     pub time: u64,
 }
 
-/// A message, whose data is that of its frame.
+/// A message. Its bytes are those of the frame, without a copy.
 #[derive(Debug, PartialEq)]
 pub enum Message<'a> {
     Hello(Hello),

@@ -13,8 +13,8 @@
 //! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted; `lease`: whether a
 //!   primary that looks in vain goes on
 //!
-//! Invariants: a transaction is published by a primary when it is durable here and at as many replicas as are
-//! configured, and by a replica when its primary has published it, or is gone. Whoever knows a newer timeline of its
+//! Invariants: a primary publishes a transaction when it is durable here and at as many replicas as are configured. A
+//! replica publishes it when its primary has published it, or is gone. A server that knows a newer timeline of its
 //! cluster than its own is not the primary.
 
 mod change;

@@ -113,7 +113,7 @@ pub struct Search {
     window: Option<u64>,
 }
 
-/// The second part looks so many times further back each time.
+/// The factor by which the second part looks further back each time.
 const WIDER: u64 = 16;
 
 impl Search {

@@ -27,7 +27,7 @@ use super::pace::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX, LOG};
 /// Limits the log lines that a flood of connections would cause.
 static LINES: LogRate = LogRate::new("lines about replicas", 300, 300);
 
-/// Time for the first message. Whoever connects may be anybody.
+/// Time for the first message. The connection may come from any program.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 /// Connections at once, whatever they are.
 const CONNECTIONS_MAX: usize = 1000;

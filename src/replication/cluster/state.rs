@@ -114,7 +114,7 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// That of a first start.
+    /// The state of a server that starts for the first time.
     pub fn first(role: Role, name: &str) -> io::Result<ClusterState> {
         let mut state = ClusterState { cluster: None, role, timelines: Timelines::default(), follow: None };
         if role == Role::Primary {

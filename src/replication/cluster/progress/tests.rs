@@ -1,4 +1,4 @@
-//! What a replica is told, and which acknowledgements count.
+//! What is sent to a replica, and which acknowledgements count.
 
 use std::io::{self, IoSlice};
 
