@@ -13,35 +13,13 @@ use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::net::stream::{Sink, Stream};
 use crate::pickle::record::is_blob;
+use crate::replication::feed_error::FeedError;
 use crate::storage::{BlobFile, DataRecord, Storage, StorageError, TransactionIterator, TransactionRecord};
 
 use super::pace::{LOG, NEWS_PAUSE, SILENCE_MAX};
 
 /// Bytes of a blob in a message.
 const BLOCK_LEN: usize = 128 << 10;
-
-/// Why a replica gets nothing more.
-#[derive(Debug)]
-pub enum FeedError {
-    /// It has gone, or cannot be reached.
-    Gone(io::Error),
-    /// It must not follow.
-    Refused(String),
-    /// The storage cannot be read.
-    Storage(StorageError),
-}
-
-impl From<io::Error> for FeedError {
-    fn from(error: io::Error) -> FeedError {
-        FeedError::Gone(error)
-    }
-}
-
-impl From<StorageError> for FeedError {
-    fn from(error: StorageError) -> FeedError {
-        FeedError::Storage(error)
-    }
-}
 
 /// How what is sent is sent.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{SockAddr, Socket};
 
 use super::change::give_way;
-use super::feed::{FeedError, FeedOptions, feed};
+use super::feed::{FeedOptions, feed};
 use super::link::{Outgoing, Receiving};
 use super::member::MemberStorage;
 use super::message::{Follow, Hello, Message, Standing};
@@ -20,6 +20,7 @@ use crate::base::log_rate::LogRate;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
+use crate::replication::feed_error::FeedError;
 use crate::storage::{Result, StorageError};
 
 use super::pace::{DEAD_PEER_TIMEOUT, HANDSHAKE_MAX, LOG};

@@ -12,34 +12,12 @@ use crate::base::sync::Arc;
 use crate::base::untrusted::UntrustedBytes;
 use crate::net::stream::Stream;
 use crate::pickle::record::is_blob;
+use crate::replication::feed_error::FeedError;
 use crate::replication::frames::Incoming;
 use crate::storage::{BlobFile, DataRecord, Storage, StorageError, TransactionIterator, TransactionRecord};
 
 /// Longest frame of a secondary: a transaction id.
 const FRAME_LEN_MAX: usize = 8;
-
-/// Why a secondary gets nothing more.
-#[derive(Debug)]
-pub enum FeedError {
-    /// It has gone, or cannot be reached.
-    Gone(io::Error),
-    /// It must not follow, or does not speak the protocol.
-    Refused(String),
-    /// The storage cannot be read.
-    Storage(StorageError),
-}
-
-impl From<io::Error> for FeedError {
-    fn from(error: io::Error) -> FeedError {
-        FeedError::Gone(error)
-    }
-}
-
-impl From<StorageError> for FeedError {
-    fn from(error: StorageError) -> FeedError {
-        FeedError::Storage(error)
-    }
-}
 
 /// What a secondary says first.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
 
-use super::feed::{FeedError, check_start, feed, greeting};
+use super::feed::{check_start, feed, greeting};
 use super::published::{Announcer, Published, SECONDARIES_MAX};
 use super::{DEAD_PEER_TIMEOUT, PRIMARY_LOG, from};
 use crate::base::address::Address;
@@ -15,6 +15,7 @@ use crate::base::log_rate::LogRate;
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
+use crate::replication::feed_error::FeedError;
 use crate::replication::frames::Incoming;
 use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
 
