@@ -317,8 +317,9 @@ pub mod server {
 
         pub mod cluster {
             pub use crate::server::status::cluster::{
-                ClusterRole, ClusterStatus, ClusterStorage, Following, LagStatus, ReplicaStatus,
+                ClusterRole, ClusterStatus, ClusterStorage, Following, ReplicaStatus,
             };
+            pub use crate::server::status::lag::LagStatus;
         }
         pub mod client {
             pub use crate::server::status::client::TransactionState;

@@ -11,15 +11,13 @@ use crate::config::Config;
 use crate::replication::cluster::Cluster;
 use crate::replication::cluster::options::{OnTimeout, Role};
 use crate::replication::cluster::report::{
-    ClusterReport, FollowingReport, Lag, ReplicaReport, StorageReplication,
+    ClusterReport, FollowingReport, ReplicaReport, StorageReplication,
 };
 use crate::server::Server;
 use crate::server::client_log::{PACKS, log_without_peer};
 use crate::server::hosted::Hosted;
 use crate::server::packs::{self, AskedBy, PackFailure};
-use crate::server::status::cluster::{
-    ClusterRole, ClusterStatus, ClusterStorage, Following, LagStatus, ReplicaStatus,
-};
+use crate::server::status::cluster::{ClusterRole, ClusterStatus, ClusterStorage, Following, ReplicaStatus};
 use crate::storage::{Storage, StorageError};
 
 /// This server in its cluster.
@@ -140,7 +138,7 @@ fn following(report: FollowingReport) -> Following {
     Following {
         failure: report.failure.map(|failure| Untrusted(&failure).to_string()),
         primary_last: hex(report.primary_last),
-        behind: report.behind.map(lag),
+        behind: report.behind.map(Into::into),
         staleness_seconds: report.staleness.map(|age| age.as_secs_f64()),
     }
 }
@@ -154,13 +152,9 @@ fn replica(report: ReplicaReport) -> ReplicaStatus {
         received: hex(report.received),
         synced: hex(report.synced),
         published: hex(report.published),
-        behind: lag(report.behind),
+        behind: report.behind.into(),
         synchronous: report.is_synchronous,
     }
-}
-
-fn lag(Lag { bytes, transactions, time }: Lag) -> LagStatus {
-    LagStatus { bytes, transactions, seconds: time.as_secs_f64() }
 }
 
 fn hex(tid: Tid) -> String {

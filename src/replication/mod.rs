@@ -6,4 +6,5 @@ pub(crate) mod cluster;
 mod feed_error;
 mod frames;
 mod python2;
+mod recent;
 pub(crate) mod zrs;

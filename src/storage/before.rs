@@ -58,7 +58,7 @@ impl Before {
 }
 
 impl Storage for Before {
-    forward!(base: object_count, size, close, cache_counts, sync_counts, replication, remote, failure, pulse, save_index, catch_up);
+    forward!(base: object_count, size, close, cache_counts, sync_counts, replication, secondaries, remote, failure, pulse, save_index, catch_up);
 
     fn name(&self) -> String {
         format!("{} before {}", self.base.name(), self.before.to_text())

@@ -72,6 +72,9 @@ macro_rules! __forward {
     (@replication $base:ident) => {
         fn replication(&self) -> Option<$crate::storage::Replication> { self.$base.replication() }
     };
+    (@secondaries $base:ident) => {
+        fn secondaries(&self) -> Option<Vec<$crate::storage::Secondary>> { self.$base.secondaries() }
+    };
     (@remote $base:ident) => {
         fn remote(&self) -> Option<$crate::storage::Remote> { self.$base.remote() }
     };

@@ -167,6 +167,11 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         None
     }
 
+    /// The servers that get its transactions as they are published; `None`: none can.
+    fn secondaries(&self) -> Option<Vec<Secondary>> {
+        None
+    }
+
     /// The server that the data comes from; `None`: it is here.
     fn remote(&self) -> Option<Remote> {
         None

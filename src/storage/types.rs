@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Result, StorageError};
 use crate::base::cancel::Cancel;
@@ -54,6 +54,31 @@ pub struct Replication {
     /// How old its state is; zero of a primary, and of a standby that has replayed all that it has received from a
     /// server which it is connected to. `None`: it is not known.
     pub behind: Option<Duration>,
+}
+
+/// How far behind a server is that has the same transactions as another one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lag {
+    /// Bytes of the missing transactions.
+    pub bytes: u64,
+    /// Their number.
+    pub transactions: u64,
+    /// Since when the oldest missing transaction is there.
+    pub time: Duration,
+}
+
+/// A server that is connected, and sent each transaction of a storage as soon as it is published. It does not say what
+/// it has stored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Secondary {
+    /// Its address.
+    pub peer: String,
+    /// When it connected.
+    pub since: SystemTime,
+    /// The last transaction that it was sent.
+    pub sent: Tid,
+    /// What it was not sent.
+    pub behind: Lag,
 }
 
 /// How groups of transactions were made durable.

@@ -199,7 +199,7 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
 }
 
 /// The headings in the documents, and the types whose fields they list.
-const TABLES: [(&str, &str); 32] = [
+const TABLES: [(&str, &str); 33] = [
     ("A slow request", "SlowReport"),
     ("A step", "StepReport"),
     ("What it was behind", "WaitedForReport"),
@@ -223,6 +223,7 @@ const TABLES: [(&str, &str); 32] = [
     ("The last check", "LastScrubReport"),
     ("The cache of a zeoclient", "CacheCounters"),
     ("The server of a database", "ReplicationReport"),
+    ("A secondary", "SecondaryReport"),
     ("The server that a storage has its data from", "RemoteReport"),
     ("The cluster", "ClusterStatus"),
     ("A storage of the cluster", "ClusterStorage"),

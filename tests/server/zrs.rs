@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
 
+use crate::http::get;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, text};
 use crate::support::process::{Server, free_address};
+use crate::zeoadmin::zeoadmin;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::replication::zrs::message::{Message, RecordHead, Transaction, put_commit};
 use runzeo::storage::TransactionMeta;
@@ -224,6 +226,63 @@ fn a_secondary_that_reads_nothing_holds_nobody_up() {
     let since = Instant::now();
     assert!(server.stop().success());
     assert!(since.elapsed() < Duration::from_secs(40), "the server waits for it");
+}
+
+/// One that reads nothing is shown with all that it lacks.
+#[test]
+fn who_follows_a_primary_is_shown() {
+    let (address, page) = (free_address(), free_address());
+    let storage = format!(
+        "%import zc.zrs\n<zrs 1>\nreplicate-to {address}\n<filestorage>\npath Data.fs\n</filestorage>\n</zrs>\n\
+         <http>\naddress {page}\n</http>"
+    );
+    let server = Server::start_any("admin-socket admin", &storage, |_| ());
+    server.wait_for_log("listening for secondaries on");
+    let status = || String::from_utf8(zeoadmin(&server, &["status"]).stdout).unwrap();
+    let metrics = |name: &str| {
+        let answer = get(page, "/metrics").body;
+        answer
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}{{storage=\"1\"}} ")))
+            .map(str::to_string)
+    };
+    assert_eq!((metrics("zeo_zrs_secondaries"), metrics("zeo_zrs_lag_bytes")), (Some("0".into()), None));
+    let mut client = client(&server);
+    let first = client.commit(&[(1, 0, &record(b"one"))]).unwrap().unwrap();
+    let mut wire = Wire::follow(address, b"zrs2.1", 0);
+    assert_eq!(wire.transaction().0.0, first);
+    let wait_for = |what: &str| {
+        let deadline = Instant::now() + WAIT;
+        while !status().contains(what) {
+            assert!(Instant::now() < deadline, "{what}: {}", status());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let peer = wire.stream.local_addr().unwrap();
+    wait_for(&format!("  secondary at {peer} since "));
+    wait_for(", which was sent everything\n");
+    assert_eq!(metrics("zeo_zrs_lag_transactions"), Some("0".into()));
+    // More than the buffers of both ends take.
+    let (mut serial, data) = (first, record(&vec![5; 4 << 20]));
+    for _ in 0..10 {
+        serial = client.commit(&[(1, serial, &data)]).unwrap().unwrap();
+    }
+    wait_for(" behind (");
+    let lacks = |name| metrics(name).unwrap().parse::<f64>().unwrap();
+    let (bytes, transactions) = (lacks("zeo_zrs_lag_bytes"), lacks("zeo_zrs_lag_transactions"));
+    assert!((1.0..=10.0).contains(&transactions), "{transactions}");
+    assert!(bytes >= transactions * data.len() as f64 && bytes < 42e6, "{bytes} bytes");
+    assert!(get(page, "/").body.contains(&peer.to_string()));
+    for _ in 0..10 {
+        wire.transaction();
+    }
+    wait_for(", which was sent everything\n");
+    drop(wire);
+    let deadline = Instant::now() + WAIT;
+    while metrics("zeo_zrs_secondaries") != Some("0".into()) {
+        assert!(Instant::now() < deadline, "{}", status());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What is published when the server stops arrives.

@@ -274,6 +274,8 @@ ranks! {
     PostgresRecords permits [];
     /// The objects of a storage in memory.
     MemoryState permits [];
+    /// The last groups that a primary has published. It is taken while a storage publishes.
+    ZrsRecent permits [];
     /// A shard of the pages of the index.
     IndexShard permits [];
     /// One page of the index.

@@ -157,6 +157,18 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
         };
         writeln!(out, "  read from a standby, {connected}, {behind}")?;
     }
+    for secondary in list(storage, &["secondaries"]) {
+        let behind = |key| field(secondary, &["behind", key]);
+        let transactions = behind("transactions").as_u64().unwrap_or_default();
+        let seconds = span(behind("seconds").as_f64().unwrap_or_default());
+        let lacks = if transactions == 0 {
+            "which was sent everything".into()
+        } else {
+            format!("{seconds} behind ({transactions} transactions)")
+        };
+        let (peer, since) = (text(field(secondary, &["peer"])), time(field(secondary, &["since"])));
+        writeln!(out, "  secondary at {peer} since {since}, {lacks}")?;
+    }
     if let Some(interruptions) =
         field(storage, &["remote", "interruptions"]).as_u64().filter(|number| *number > 0)
     {

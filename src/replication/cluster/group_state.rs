@@ -1,14 +1,13 @@
 //! How far a storage and its replicas have come: what [`GroupProgress`](super::progress::GroupProgress) guards.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use super::message::Ack;
 use super::options::Level;
-use super::report::Lag;
-use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
+use crate::replication::recent::RecentGroups;
 
 /// What groups of transactions wait for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,10 +22,6 @@ pub enum Mode {
     Replica,
 }
 
-/// The number of groups whose end is known, for the lag. For a replica that is further behind, the length of the file
-/// and the number of transactions since the start are reported.
-pub const RECENT_MAX: usize = 10_000;
-
 /// The state of one storage.
 pub struct GroupState<S> {
     pub mode: Mode,
@@ -38,9 +33,6 @@ pub struct GroupState<S> {
     pub written: Tid,
     pub durable: Tid,
     pub published: Tid,
-    /// Length of the file, and transactions since the start.
-    pub end: u64,
-    pub count: u64,
     /// How often something was taken back: what was sent may not be there any more.
     pub taken_back: u64,
     /// Of a replica: it is connected, and what the primary has published.
@@ -49,7 +41,7 @@ pub struct GroupState<S> {
     pub awaited: Option<Level>,
     pub received: Tid,
     pub allowed: Tid,
-    pub recent: VecDeque<Group>,
+    pub recent: RecentGroups,
     pub replicas: BTreeMap<u64, Replica<S>>,
     /// Threads that wait until there is something to send.
     pub idle: usize,
@@ -60,14 +52,6 @@ pub struct GroupState<S> {
     /// Number of packs since the start, and the time that the last one has packed to.
     pub packs: u64,
     pub packed_to: f64,
-}
-
-/// The end of a group of transactions.
-pub struct Group {
-    pub last: Tid,
-    pub end: u64,
-    pub count: u64,
-    pub watch: Stopwatch,
 }
 
 /// A connected replica.
@@ -93,32 +77,6 @@ impl<S> GroupState<S> {
                 published: ack.published.min(last),
             };
         }
-        while self.recent.len() > 1 && self.recent.back().is_some_and(|group| group.last > last) {
-            self.recent.pop_back();
-        }
-        if let Some(group) = self.recent.back() {
-            (self.end, self.count) = (group.end, group.count);
-        }
-    }
-
-    /// What is missing at one that has everything up to `has`.
-    pub fn lag(&self, has: Tid) -> Lag {
-        if has >= self.written {
-            return Lag::default();
-        }
-        // The first group that it lacks.
-        let at = self.recent.partition_point(|group| group.last <= has);
-        let before = at.checked_sub(1).and_then(|at| self.recent.get(at));
-        let (end, count) = before.map_or((0, 0), |group| (group.end, group.count));
-        let missing_for = match before {
-            Some(_) => self.recent.get(at).map_or(Duration::ZERO, |group| group.watch.passed()),
-            // By its transaction's own time.
-            None => Duration::from_secs_f64((Tid::now().to_unix() - has.to_unix()).max(0.0)),
-        };
-        Lag {
-            bytes: self.end.saturating_sub(end),
-            transactions: (self.count - count).max(1),
-            time: missing_for,
-        }
+        self.recent.take_back(last);
     }
 }

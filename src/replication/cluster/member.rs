@@ -7,12 +7,14 @@ use super::lease::Lease;
 use super::message::News;
 use super::options::{ClusterOptions, Role};
 use super::progress::{GroupProgress, Mode};
-use super::report::{FollowingReport, Lag, StorageReplication};
+use super::report::{FollowingReport, StorageReplication};
 use super::state::Id;
 use crate::base::cancel::Cancel;
 use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, rank};
-use crate::storage::{Delivery, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket};
+use crate::storage::{
+    Delivery, Lag, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket,
+};
 
 use super::pace::LOG;
 

@@ -16,16 +16,17 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 pub use super::group_state::Mode;
-use super::group_state::{Group, GroupState, RECENT_MAX, Replica};
+use super::group_state::{GroupState, Replica};
 use super::lease::Lease;
 use super::message::{Ack, News};
 use super::options::{ClusterOptions, Level, OnTimeout};
-use super::report::{Lag, ReplicaReport};
-use crate::base::clock::{IoDeadline, Stopwatch, TimeSource};
+use super::report::ReplicaReport;
+use crate::base::clock::{IoDeadline, TimeSource};
 use crate::base::ids::Tid;
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::net::stream::{Sink, Stream};
-use crate::storage::{GroupGate, Withdrawn};
+use crate::replication::recent::RecentGroups;
+use crate::storage::{GroupGate, Lag, Withdrawn};
 
 use super::pace::{LOG, NEWS_PAUSE};
 
@@ -58,7 +59,6 @@ pub struct GroupProgress<S: Sink = Stream> {
 
 impl<S: Sink> GroupProgress<S> {
     pub fn new(storage: &str, options: &ClusterOptions, mode: Mode, last: Tid, end: u64) -> GroupProgress<S> {
-        let first = Group { last, end, count: 0, watch: Stopwatch::start() };
         GroupProgress {
             storage: storage.into(),
             state: Mutex::new(GroupState {
@@ -68,14 +68,12 @@ impl<S: Sink> GroupProgress<S> {
                 written: last,
                 durable: last,
                 published: last,
-                end,
-                count: 0,
                 taken_back: 0,
                 is_attended: false,
                 awaited: None,
                 received: last,
                 allowed: Tid::ZERO,
-                recent: [first].into(),
+                recent: RecentGroups::new(last, end),
                 replicas: BTreeMap::new(),
                 idle: 0,
                 connections: 0,
@@ -118,7 +116,8 @@ impl<S: Sink> GroupProgress<S> {
     pub fn rewound(&self, last: Tid, end: u64) {
         let mut state = self.state.lock();
         state.take_back(last);
-        (state.durable, state.published, state.received, state.end) = (last, last, last, end);
+        (state.durable, state.published, state.received) = (last, last, last);
+        state.recent.set_end(end);
         self.notify();
     }
 
@@ -296,7 +295,7 @@ impl<S: Sink> GroupProgress<S> {
             received: replica.ack.received,
             synced: replica.ack.synced,
             published: replica.ack.published,
-            behind: state.lag(replica.ack.synced),
+            behind: state.recent.lag(replica.ack.synced),
             is_synchronous: self.required > 0,
         };
         state.replicas.values().map(report).collect()
@@ -382,13 +381,8 @@ impl<S: Sink> GroupProgress<S> {
 impl<S: Sink> GroupGate for GroupProgress<S> {
     fn written(&self, last: Tid, end: u64, count: usize) {
         let mut state = self.state.lock();
-        (state.written, state.end) = (last, end);
-        state.count += count as u64;
-        let count = state.count;
-        state.recent.push_back(Group { last, end, count, watch: Stopwatch::start() });
-        if state.recent.len() > RECENT_MAX {
-            state.recent.pop_front();
-        }
+        state.written = last;
+        state.recent.add(last, end, count as u64);
         let is_sent = state.idle > 0;
         drop(state);
         if is_sent {
@@ -524,7 +518,7 @@ impl<S: Sink> Connection<'_, S> {
 
     fn to_send(&self, state: &GroupState<S>) -> Option<ToSend> {
         let synced = state.replicas.get(&self.id)?.ack.synced;
-        let Lag { bytes, transactions, time } = state.lag(synced);
+        let Lag { bytes, transactions, time } = state.recent.lag(synced);
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let GroupState { written, packs, packed_to, .. } = *state;
         let published = self.progress.allowed(state);

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::options::{OnTimeout, Role};
 use crate::base::ids::Tid;
+use crate::storage::Lag;
 
 /// This server and what it knows of the others.
 #[derive(Clone, Debug)]
@@ -73,13 +74,4 @@ pub struct ReplicaReport {
     pub behind: Lag,
     /// Its acknowledgement is waited for.
     pub is_synchronous: bool,
-}
-
-/// How far behind a replica is.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Lag {
-    pub bytes: u64,
-    pub transactions: u64,
-    /// Since when the oldest missing transaction is there.
-    pub time: Duration,
 }

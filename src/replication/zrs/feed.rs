@@ -110,6 +110,7 @@ pub fn feed(
             let tid = transaction.tid;
             feed.send(transaction, &*transactions)?;
             sent = tid;
+            published.sent(connection, sent);
         }
         feed.out.flush()?;
     }

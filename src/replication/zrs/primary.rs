@@ -17,7 +17,7 @@ use crate::net::listen::{Endpoint, ListenError, Listener, SocketAccess, listen};
 use crate::net::stream::{Sink, Stream};
 use crate::replication::feed_error::FeedError;
 use crate::replication::frames::Incoming;
-use crate::storage::{Commit, History, Load, Publisher, Result, Storage, StorageError, forward};
+use crate::storage::{Commit, History, Load, Publisher, Result, Secondary, Storage, StorageError, forward};
 
 /// Limits the log lines that a flood of connections would cause.
 static LINES: LogRate = LogRate::new("lines about secondaries", 300, 300);
@@ -59,7 +59,7 @@ impl Primary {
             };
             StorageError::io(format!("listening for secondaries at {address}"))(error)
         })?;
-        let published = Arc::new(Published::default());
+        let published = Arc::new(Published::new(base.last_transaction(), base.size()));
         let primary = Primary { base, published, listening: Mutex::new(Vec::new()) };
         for listener in listeners {
             primary.accept_on(Arc::new(listener))?;
@@ -139,7 +139,7 @@ fn begin(
 ) -> io::Result<()> {
     let is_tcp = matches!(listener.endpoint, Endpoint::Tcp { .. });
     let stream = Arc::new(Stream::new(socket, is_tcp, None, Some(DEAD_PEER_TIMEOUT))?);
-    let Some(connection) = published.add(&stream) else {
+    let Some(connection) = published.add(&stream, &peer) else {
         let what = format!("there are {SECONDARIES_MAX} already, or the server stops");
         return Err(io::Error::other(what));
     };
@@ -178,7 +178,7 @@ fn serve(
     let greeting = greeting(&mut incoming, base, until)?;
     stream.set_receive_max(None)?;
     check_start(base, greeting.start)?;
-    published.follows(connection);
+    published.sent(connection, greeting.start);
     log::info!(target: PRIMARY_LOG, "{peer}: a secondary follows {}", from(greeting.start));
     // Its frames are read beside, or the end of the connection would not be noticed before something is to be sent.
     let (read, ended) = (Arc::clone(stream), Arc::clone(published));
@@ -217,6 +217,10 @@ impl Storage for Primary {
         blobs, extension_methods, cache_counts, sync_counts, replication, remote, failure, pulse, save_index, catch_up,
         bulk, sync_later
     );
+
+    fn secondaries(&self) -> Option<Vec<Secondary>> {
+        Some(self.published.secondaries())
+    }
 
     fn close(&self) -> Result<()> {
         self.end();

@@ -1,41 +1,61 @@
 //! What has been published, for the threads of the secondaries that wait for it.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
-use crate::base::clock::IoDeadline;
+use crate::base::clock::{IoDeadline, TimeSource};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::net::stream::{Sink, Stream};
-use crate::storage::{Committed, Delivery, Publisher, Storage, StorageError, Ticket};
+use crate::replication::recent::RecentGroups;
+use crate::storage::{Committed, Delivery, Publisher, Secondary, Storage, StorageError, Ticket};
 
 /// Secondaries at once. More are no copies, but a flood.
 pub const SECONDARIES_MAX: usize = 100;
 
 /// What the threads of the secondaries wait for, and who they are.
-#[derive(Default)]
 pub struct Published {
     state: Mutex<Secondaries, rank::ZrsSecondaries>,
     changed: Condvar,
+    /// For the lag.
+    recent: Mutex<RecentGroups, rank::ZrsRecent>,
 }
 
-#[derive(Default)]
 struct Secondaries {
     /// The server stops: what is published is sent, and then no more.
     is_closing: bool,
     /// By the number of its connection. One that has gone is not in it.
-    by_number: HashMap<u64, Secondary>,
+    by_number: BTreeMap<u64, Connected>,
     /// Number of connections so far.
     count: u64,
 }
 
-struct Secondary {
+struct Connected {
     stream: Arc<Stream>,
-    /// Its greeting is read and accepted.
-    follows: bool,
+    peer: String,
+    since: SystemTime,
+    /// Its greeting is read and accepted: the last transaction that it has or was sent.
+    sent: Option<Tid>,
 }
 
 impl Published {
+    /// Of a storage whose last transaction is `last`, of `size` bytes.
+    pub fn new(last: Tid, size: u64) -> Published {
+        let state = Secondaries { is_closing: false, by_number: BTreeMap::new(), count: 0 };
+        let recent = Mutex::new(RecentGroups::new(last, size));
+        Published { state: Mutex::new(state), changed: Condvar::new(), recent }
+    }
+
+    /// Those that follow, as they are shown.
+    pub fn secondaries(&self) -> Vec<Secondary> {
+        let (state, recent) = (self.state.lock(), self.recent.lock());
+        let shown = |one: &Connected| {
+            let sent = one.sent?;
+            Some(Secondary { peer: one.peer.clone(), since: one.since, sent, behind: recent.lag(sent) })
+        };
+        state.by_number.values().filter_map(shown).collect()
+    }
+
     /// Waits for a transaction that is later than `sent`. False: nothing more is to be sent on this connection.
     pub fn wait_for_later(&self, storage: &dyn Storage, sent: Tid, connection: u64) -> bool {
         let mut state = self.state.lock();
@@ -53,6 +73,13 @@ impl Published {
         }
     }
 
+    /// A group is about to be published.
+    fn note(&self, last: Tid, size: Option<u64>, count: usize) {
+        let mut recent = self.recent.lock();
+        let size = size.unwrap_or_else(|| recent.end());
+        recent.add(last, size, count as u64);
+    }
+
     /// Something was published.
     pub fn wake(&self) {
         // Under the lock, or it could come between a look at the storage and the wait.
@@ -61,21 +88,23 @@ impl Published {
     }
 
     /// The number of a new connection. `None`: there are too many, or none is wanted any more.
-    pub fn add(&self, stream: &Arc<Stream>) -> Option<u64> {
+    pub fn add(&self, stream: &Arc<Stream>, peer: &str) -> Option<u64> {
         let mut state = self.state.lock();
         if state.is_closing || state.by_number.len() >= SECONDARIES_MAX {
             return None;
         }
         state.count += 1;
         let connection = state.count;
-        state.by_number.insert(connection, Secondary { stream: Arc::clone(stream), follows: false });
+        let (stream, since) = (Arc::clone(stream), TimeSource::SYSTEM.system_time());
+        state.by_number.insert(connection, Connected { stream, peer: peer.into(), since, sent: None });
         Some(connection)
     }
 
-    /// From now on a close waits until it has what is published.
-    pub fn follows(&self, connection: u64) {
+    /// It has the transactions up to `last`, or was sent them. From the first call on a close waits until it has what is
+    /// published.
+    pub fn sent(&self, connection: u64, last: Tid) {
         if let Some(secondary) = self.state.lock().by_number.get_mut(&connection) {
-            secondary.follows = true;
+            secondary.sent = Some(last);
         }
     }
 
@@ -96,7 +125,7 @@ impl Published {
         state.is_closing = true;
         self.changed.notify_all();
         drop(state);
-        self.end(|secondary| !secondary.follows);
+        self.end(|secondary| secondary.sent.is_none());
         let until = IoDeadline::after(wait_max);
         let mut state = self.state.lock();
         while !state.by_number.is_empty() && !until.is_over() {
@@ -111,7 +140,7 @@ impl Published {
     }
 
     /// Ends the streams of some. Their threads notice it.
-    fn end(&self, which: impl Fn(&Secondary) -> bool) {
+    fn end(&self, which: impl Fn(&Connected) -> bool) {
         let streams: Vec<Arc<Stream>> = {
             let state = self.state.lock();
             state.by_number.values().filter(|one| which(one)).map(|one| Arc::clone(&one.stream)).collect()
@@ -138,11 +167,15 @@ impl Announcer {
 
 impl Publisher for Announcer {
     fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
+        if let Some(last) = group.last() {
+            self.published.note(last.tid, Some(last.size), group.len());
+        }
         let delivery = self.server.publish(group, install);
         self.then_wake(delivery)
     }
 
     fn missed(&self, last: Tid, oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Delivery {
+        self.published.note(last, None, 1);
         let delivery = self.server.missed(last, oids, install);
         self.then_wake(delivery)
     }

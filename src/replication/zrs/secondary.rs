@@ -57,7 +57,7 @@ impl Drop for Secondary {
 impl Storage for Secondary {
     forward!(
         base: name, object_count, size, interfaces, last_transaction, iteration, packing, blobs, extension_methods,
-        cache_counts, sync_counts, failure, pulse, save_index, catch_up
+        cache_counts, sync_counts, secondaries, failure, pulse, save_index, catch_up
     );
 
     fn is_read_only(&self) -> bool {

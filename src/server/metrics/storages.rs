@@ -3,6 +3,7 @@
 use super::text::FamilyKind::{Counter, Gauge, Histogram};
 use super::text::{FamilyKind, MetricsText, Number};
 use crate::base::histogram::Distribution;
+use crate::server::status::lag::LagStatus;
 use crate::server::status::storage::{ReplicationReport, StorageReport, StorageState};
 
 /// Histograms of times are counted in nanoseconds.
@@ -24,6 +25,7 @@ pub fn add(out: &mut MetricsText, storages: &[StorageReport]) {
     all.scrubs();
     all.caches();
     all.replication();
+    all.secondaries();
     all.remotes();
 }
 
@@ -253,6 +255,17 @@ impl Storages<'_> {
         });
     }
 
+    fn secondaries(&mut self) {
+        let help = "Secondaries that follow a primary of ZRS.";
+        self.known("zeo_zrs_secondaries", help, |s| Some(s.secondaries.as_ref()?.len()));
+        let help = "Bytes that the secondary that is furthest behind was not sent.";
+        self.known("zeo_zrs_lag_bytes", help, |s| Some(furthest_behind(s)?.bytes));
+        let help = "Transactions that it was not sent.";
+        self.known("zeo_zrs_lag_transactions", help, |s| Some(furthest_behind(s)?.transactions));
+        let help = "Time since the oldest of them was committed.";
+        self.known("zeo_zrs_lag_seconds", help, |s| Some(furthest_behind(s)?.seconds));
+    }
+
     fn remotes(&mut self) {
         let help = "Whether the server can be reached that a storage has its data from.";
         self.known("zeo_remote_connected", help, |s| Some(s.remote.as_ref()?.connected));
@@ -279,4 +292,10 @@ impl Storages<'_> {
             s.cache.as_ref().map(|cache| cache.size_bytes)
         });
     }
+}
+
+/// How far behind the slowest secondary of a primary is.
+fn furthest_behind(storage: &StorageReport) -> Option<LagStatus> {
+    let secondaries = storage.secondaries.iter().flatten().map(|one| one.behind);
+    secondaries.max_by(|one, other| one.seconds.total_cmp(&other.seconds))
 }

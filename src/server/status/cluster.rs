@@ -3,11 +3,9 @@
 
 use serde::Serialize;
 
+use super::lag::{LAG_SECONDS_MAX, LagStatus};
 use super::warnings::Warning;
 use crate::base::numbers::span;
-
-/// A replica that is further behind is worth a warning.
-const LAG_SECONDS_MAX: f64 = 60.0;
 
 /// Says what is shown at this moment.
 pub type ClusterView = dyn Fn() -> ClusterStatus + Send + Sync;
@@ -91,15 +89,6 @@ pub struct ReplicaStatus {
     pub behind: LagStatus,
     /// Commits wait for it.
     pub synchronous: bool,
-}
-
-/// How far behind a replica is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct LagStatus {
-    pub bytes: u64,
-    pub transactions: u64,
-    /// Since when the oldest missing transaction is there.
-    pub seconds: f64,
 }
 
 impl ClusterStatus {

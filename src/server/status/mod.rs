@@ -33,6 +33,7 @@ pub mod client;
 pub mod cluster;
 pub mod history;
 pub mod json;
+pub mod lag;
 pub mod locks;
 pub mod reloads;
 pub mod server;

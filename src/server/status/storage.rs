@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::client::ClientReport;
 use super::history::HistoryReport;
+use super::lag::LagStatus;
 use super::locks::LockReport;
 use super::slow::SlowReport;
 use super::time::unix;
@@ -17,7 +18,7 @@ use crate::server::disk_space::{DiskSpace, DiskUse};
 use crate::server::hosted::Hosted;
 use crate::server::recent_conflicts::RefusedConflict;
 use crate::server::stats;
-use crate::storage::{Distribution, Remote, Replication, SyncCounts};
+use crate::storage::{Distribution, Remote, Replication, Secondary, SyncCounts};
 
 /// A storage.
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +55,8 @@ pub struct StorageReport {
     pub cache: Option<CacheCounters>,
     /// Of a database: the server of it that is read.
     pub replication: Option<ReplicationReport>,
+    /// Of a primary of ZRS: those that follow it. `None`: it is none.
+    pub secondaries: Option<Vec<SecondaryReport>>,
     /// Of a `<zeoclient>` or a database: the server that the data comes from.
     pub remote: Option<RemoteReport>,
     pub disks: Vec<DiskReport>,
@@ -149,6 +152,19 @@ pub struct ReplicationReport {
     pub behind_seconds: Option<f64>,
 }
 
+/// A secondary of ZRS.
+#[derive(Clone, Debug, Serialize)]
+pub struct SecondaryReport {
+    /// Its address.
+    pub peer: String,
+    /// When it connected.
+    pub since: f64,
+    /// The last transaction that it was sent.
+    pub sent: String,
+    /// What it was not sent.
+    pub behind: LagStatus,
+}
+
 /// Another server, that a storage has its data from.
 #[derive(Clone, Debug, Serialize)]
 pub struct RemoteReport {
@@ -224,6 +240,10 @@ impl StorageReport {
             scrub: ScrubReport::of(hosted),
             cache,
             replication: hosted.storage.replication().map(ReplicationReport::of),
+            secondaries: hosted
+                .storage
+                .secondaries()
+                .map(|secondaries| secondaries.into_iter().map(SecondaryReport::of).collect()),
             remote: hosted.storage.remote().map(RemoteReport::of),
             disks: disks.iter().filter(own).cloned().collect(),
             history: HistoryReport::of(hosted),
@@ -249,6 +269,13 @@ impl ReplicationReport {
 
     pub fn is_standby(&self) -> bool {
         self.role == "standby"
+    }
+}
+
+impl SecondaryReport {
+    fn of(secondary: Secondary) -> SecondaryReport {
+        let Secondary { peer, since, sent, behind } = secondary;
+        SecondaryReport { peer, since: unix(since), sent: sent.to_string(), behind: behind.into() }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::lag::LAG_SECONDS_MAX;
 use super::storage::{DiskReport, StorageReport};
 use super::work::{AttemptsReport, BackupReport, ScrubReport};
+use crate::base::numbers::span;
 
 /// Locks that are held for longer than this while others wait.
 const HOLD_SECONDS_MAX: f64 = 10.0;
@@ -59,6 +61,12 @@ pub(super) fn of_storage(storage: &StorageReport) -> Vec<Warning> {
         warn(
             format!("the last pack has failed: {error}"),
             "The file is as it was. Mend the cause, and pack again.",
+        );
+    }
+    for one in storage.secondaries.iter().flatten().filter(|one| one.behind.seconds > LAG_SECONDS_MAX) {
+        warn(
+            format!("the secondary at {} is {} behind", one.peer, span(one.behind.seconds)),
+            "Look at the network, and at the disk of the secondary.",
         );
     }
     let waiting = storage.locks.waiters.len();

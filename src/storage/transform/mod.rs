@@ -188,7 +188,7 @@ fn undecodable(oid: Oid, error: io::Error) -> StorageError {
 impl Storage for Transform {
     forward!(
         base: name, is_read_only, object_count, size, last_transaction, new_oids, close, blobs, extension_methods,
-        cache_counts, sync_counts, replication, remote, failure, pulse, save_index, sync_later,
+        cache_counts, sync_counts, replication, secondaries, remote, failure, pulse, save_index, sync_later,
         catch_up
     );
 

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 
 use super::*;
 use crate::replication::cluster::options::Role;
+use crate::replication::recent::RECENT_MAX;
 
 struct Line;
 
@@ -56,7 +57,7 @@ fn ack(tid: Tid) -> Ack {
 
 /// Bytes and transactions that one lacks which has everything up to `has`.
 fn lag(progress: &GroupProgress<Line>, has: u64) -> (u64, u64) {
-    let Lag { bytes, transactions, .. } = progress.state.lock().lag(Tid(has));
+    let Lag { bytes, transactions, .. } = progress.state.lock().recent.lag(Tid(has));
     (bytes, transactions)
 }
 

@@ -5,9 +5,9 @@ use super::tables::{Cell, Column, HtmlTable, or_empty};
 use super::words::{ago, counted};
 use crate::base::numbers::span;
 use crate::server::status::ServerReport;
-use crate::server::status::cluster::{
-    ClusterRole, ClusterStatus, ClusterStorage, Following, LagStatus, ReplicaStatus,
-};
+use crate::server::status::cluster::{ClusterRole, ClusterStatus, ClusterStorage, Following, ReplicaStatus};
+use crate::server::status::lag::LagStatus;
+use crate::server::status::storage::SecondaryReport;
 
 const FOLLOWING: &[Column] = &[
     Column::Text("Storage"),
@@ -27,6 +27,15 @@ const REPLICAS: &[Column] = &[
     Column::Number("Transactions"),
     Column::Number("Bytes"),
     Column::Text("Commits wait for it"),
+];
+
+const SECONDARIES: &[Column] = &[
+    Column::Text("Storage"),
+    Column::Text("Address"),
+    Column::Text("Connected"),
+    Column::Number("Behind"),
+    Column::Number("Transactions"),
+    Column::Number("Bytes"),
 ];
 
 /// Nothing for a server on its own.
@@ -92,6 +101,37 @@ fn followed(storage: &ClusterStorage, replica: &ReplicaStatus, now: f64) -> [Cel
         transactions,
         bytes,
         Cell::short(if replica.synchronous { "yes" } else { "no" }),
+    ]
+}
+
+/// The secondaries of primaries of ZRS; nothing if this is none.
+pub fn secondaries(report: &ServerReport) -> Html {
+    let mut html = Html::default();
+    if report.storages.iter().all(|storage| storage.secondaries.is_none()) {
+        return html;
+    }
+    let mut table = HtmlTable::new("secondaries-table", "Secondaries", SECONDARIES);
+    for storage in &report.storages {
+        let secondaries = storage.secondaries.iter().flatten();
+        secondaries.for_each(|one| table.row(|| secondary(&storage.name, one, report.time)));
+    }
+    html.raw(
+        "<section id=\"secondaries\" aria-labelledby=\"secondaries-title\"><h2 id=\"secondaries-title\">Secondaries</h2>",
+    );
+    html.add(&table.or("No secondary follows this server."));
+    html.raw("</section>");
+    html
+}
+
+fn secondary(storage: &str, secondary: &SecondaryReport, now: f64) -> [Cell; 6] {
+    let [seconds, transactions, bytes] = lag(Some(secondary.behind));
+    [
+        Cell::text(storage),
+        Cell::text(&secondary.peer),
+        Cell::html(ago(secondary.since, now)),
+        seconds,
+        transactions,
+        bytes,
     ]
 }
 

@@ -47,6 +47,7 @@ pub fn page(report: &ServerReport) -> String {
     if report.started.is_some() {
         content.add(&overview::storages(report));
         content.add(&cluster::cluster(report));
+        content.add(&cluster::secondaries(report));
         content.add(&activity::activity(report));
         content.add(&locks::locks(report));
         content.add(&clients::clients(report));
