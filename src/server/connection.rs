@@ -52,6 +52,8 @@ pub struct Connection {
     pub progress: AtomicU64,
     /// It was refused as a writer, because its storage was read-only then.
     pub wanted_to_write: AtomicBool,
+    /// [`Hosted::writable_again`](super::hosted::Hosted::writable_again) at that time; used by its session only.
+    pub refused_at: AtomicU64,
     /// What it has shown of itself when it registered.
     identity: OnceLock<String>,
     /// The client's wire; known from its first message on.
@@ -76,6 +78,7 @@ impl Connection {
             registration: OnceLock::new(),
             progress: AtomicU64::new(0),
             wanted_to_write: AtomicBool::new(false),
+            refused_at: AtomicU64::new(0),
             identity: OnceLock::new(),
             wire: OnceLock::new(),
         }

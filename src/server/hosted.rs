@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
-use crate::base::sync::{Arc, Mutex, Ordering, rank};
+use crate::base::sync::{Arc, AtomicU64, Mutex, Ordering, rank};
 use crate::server::audit::{AuditSlot, Event};
 use crate::server::call_histograms::CallHistograms;
 use crate::server::client_log::LOG;
@@ -76,6 +76,7 @@ pub struct Hosted {
     pub locks: Arc<LockTable>,
     /// The registered connections by id.
     connections: Mutex<HashMap<u64, Arc<Connection>>, rank::Connections>,
+    writable_again: AtomicU64,
 }
 
 impl Hosted {
@@ -110,6 +111,7 @@ impl Hosted {
             stats: Stats::new(clock.system_time()),
             locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), clock.clone()),
             connections: Mutex::default(),
+            writable_again: AtomicU64::new(0),
             workers,
             clock,
             pack: PackStatus::default(),
@@ -188,8 +190,15 @@ impl Hosted {
         self.connections.lock().get(&id).cloned()
     }
 
-    /// The registered connections that were refused as writers, and read now.
+    /// How often it became known that this server or another one can be written now.
+    pub fn writable_again(&self) -> u64 {
+        self.writable_again.load(Ordering::SeqCst)
+    }
+
+    /// This server or another one can be written now. Returns the registered connections that were refused as writers,
+    /// and read now. One that registers after this finds [`writable_again`](Self::writable_again) changed.
     pub fn refused_writers(&self) -> Vec<Arc<Connection>> {
+        self.writable_again.fetch_add(1, Ordering::SeqCst);
         let connections = self.connections.lock();
         connections.values().filter(|c| c.wanted_to_write.load(Ordering::Relaxed)).cloned().collect()
     }

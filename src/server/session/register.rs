@@ -90,17 +90,11 @@ impl Session {
         };
         // The client may have been connected to another server of the same database, and know a newer state.
         hosted.storage.catch_up().map_err(|error| exceptions::of_storage_error(&error))?;
+        // Before it is known whether it can be written.
+        let writable_again = hosted.writable_again();
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && (hosted.is_read_only() || !rights.write) {
-            // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.
-            connection.wanted_to_write.store(rights.write, Ordering::Relaxed);
-            let name = &hosted.name;
-            let message = match hosted.is_read_only() {
-                true => format!("refused: it wants to write, and storage '{name}' is read-only"),
-                false => format!("refused: it wants to write, and may only read storage '{name}' here"),
-            };
-            self.log(&client_log::UNREGISTERED, INFO, format_args!("{message}"));
-            return Err(exceptions::read_only_error());
+            return Err(self.refuse_writer(&hosted, rights, writable_again));
         }
         // The last step that can fail.
         self.admission.register(connection).map_err(|why| exceptions::storage_error(&why))?;
@@ -135,6 +129,7 @@ impl Session {
             connection.outbox.place().push_reply(frame);
         }
         connection.outbox.flush();
+        self.send_away_if_late(&hosted);
         if self.policy.has_rules_for(&hosted.name) {
             let client = &self.identity.client;
             let rights = if read_only { Rights { write: false, undo: false, ..rights } } else { rights };
@@ -149,5 +144,31 @@ impl Session {
         let connection = Arc::clone(&self.connection);
         self.registered = Some(Arc::new(Registered { hosted, connection, read_only }));
         Ok(())
+    }
+
+    /// The client wants to write, and cannot. Clients with read-only-fallback begin with this, too.
+    fn refuse_writer(&self, hosted: &Hosted, rights: Rights, writable_again: u64) -> PyException {
+        // What is read-only only for this client stays so.
+        self.connection.wanted_to_write.store(rights.write, Ordering::Relaxed);
+        self.connection.refused_at.store(writable_again, Ordering::Relaxed);
+        let name = &hosted.name;
+        let message = match hosted.is_read_only() {
+            true => format!("refused: it wants to write, and storage '{name}' is read-only"),
+            false => format!("refused: it wants to write, and may only read storage '{name}' here"),
+        };
+        self.log(&client_log::UNREGISTERED, INFO, format_args!("{message}"));
+        exceptions::read_only_error()
+    }
+
+    /// Ends the connection of a client that was refused as a writer, if this server or another one became writable
+    /// before it registered as a reader. It has its reply: Python's clients look at all servers again if they lose one
+    /// that they use.
+    fn send_away_if_late(&self, hosted: &Hosted) {
+        let connection = &self.connection;
+        if connection.wanted_to_write.load(Ordering::Relaxed)
+            && connection.refused_at.load(Ordering::Relaxed) != hosted.writable_again()
+        {
+            connection.outbox.close("a server can be written now");
+        }
     }
 }
