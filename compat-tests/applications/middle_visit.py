@@ -14,7 +14,6 @@ from harness.scenario import check, equal
 from site_visit import eventually, noise, sha
 from zope import HttpError, Zope
 
-BLOB_COUNT = 200
 REQUESTS = ["read", "write", "blob", "upload"]
 # What sites on Python's server answer while it is away (`run --python` shows it): the error page for ClientDisconnected,
 # those with ZEO 4 at once, those with ZEO 6 after half a minute.
@@ -28,6 +27,8 @@ VOTED_AND_LOST = ("the outcome of its transaction is unknown",
 
 
 class MiddleSite:
+    blob_count = 200
+
     def __init__(self, environment, directory, server, middle, shows_users):
         self.shows_users = shows_users
         self.server = server
@@ -49,9 +50,9 @@ class MiddleSite:
             self.b.add_folder("", name)
             self.b.get(f"/{name}/set_up")
         self.b.add_page("/site", "page", "<p>page</p>")
-        self.b.get(f"/site/store_blobs?count={BLOB_COUNT}")
+        self.b.get(f"/site/store_blobs?count={self.blob_count}")
         eventually("the page through the middle", lambda: self.a.get("/site/page"), b"<p>page</p>")
-        eventually("a blob through the middle", lambda: self.fetch(self.a, BLOB_COUNT - 1), True)
+        eventually("a blob through the middle", lambda: self.fetch(self.a, self.blob_count - 1), True)
 
     # -- what users do
 
@@ -76,7 +77,7 @@ class MiddleSite:
 
     def blob(self, zope):
         # Another one each time: it is not in the cache of the Zope process.
-        self.fetch(zope, next(self.blob_numbers[zope]) % BLOB_COUNT)
+        self.fetch(zope, next(self.blob_numbers[zope]) % self.blob_count)
 
     @staticmethod
     def fetch(zope, n):
@@ -167,7 +168,7 @@ class MiddleSite:
             # The process that wrote sees it at once, the other one when the invalidations have come to it.
             equal(self.missing(own, writer), None)
             eventually(f"what was written to {own}, in the other process", lambda: self.missing(own, other), None)
-        for n in range(0, BLOB_COUNT, 7):
+        for n in range(0, self.blob_count, 7):
             self.fetch(self.a, n)
 
     def missing(self, own, zope):

@@ -22,7 +22,7 @@ ZOPE_CONF = """
 instancehome $INSTANCE
 <zodb_db main>
   <zeoclient>
-    server {server}
+{servers}
     storage 1
     name main
     var $INSTANCE/var
@@ -32,6 +32,7 @@ instancehome $INSTANCE
     min-disconnect-poll 1
     max-disconnect-poll 1
     wait true
+    read-only-fallback {read_only_fallback}
   </zeoclient>
   mount-point /
 </zodb_db>
@@ -76,9 +77,9 @@ class HttpError(Exception):
 
 
 class Zope:
-    """A process on its own port, with its own client cache and blob directory."""
+    """A process on its own port, with its own client cache and blob directory. `others`: more servers of the cluster."""
 
-    def __init__(self, environment, directory, server, shared_blob_dir=None):
+    def __init__(self, environment, directory, server, shared_blob_dir=None, others=(), read_only_fallback=False):
         self.environment = environment
         self.directory = Path(directory)
         self.port = free_port()
@@ -89,7 +90,9 @@ class Zope:
         shutil.copytree(HERE / "Extensions", self.directory / "Extensions", dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("__pycache__"))
         (self.directory / "etc" / "zope.conf").write_text(ZOPE_CONF.format(
-            instance=self.directory, server="%s:%s" % tuple(server.address),
+            instance=self.directory,
+            servers="\n".join("    server %s:%s" % tuple(one.address) for one in (server, *others)),
+            read_only_fallback="true" if read_only_fallback else "false",
             blob_dir=shared_blob_dir or self.directory / "var" / "blobs",
             shared="yes" if shared_blob_dir else "no"))
         (self.directory / "etc" / "zope.ini").write_text(ZOPE_INI.format(instance=self.directory, port=self.port))
@@ -128,6 +131,12 @@ class Zope:
     def log_text(self):
         path = self.directory / "event.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def reasons_of_error_pages(self):
+        """The classes of the exceptions that ended requests."""
+        entries = re.split(r"(?m)^(?=\d{4}-\d\d-\d\d )", self.log_text())
+        last_lines = [entry.strip().splitlines()[-1] for entry in entries if "Exception while serving" in entry]
+        return {re.match(r"[\w.]*", line).group().rpartition(".")[2] for line in last_lines}
 
     def stop(self):
         if self.process.poll() is None:

@@ -19,11 +19,12 @@ class Unanswered(Exception):
 class Member:
     """One server. `lines` are those by which it connects to the others."""
 
-    def __init__(self, name, top, role, listen, lines, keys):
+    def __init__(self, name, top, role, listen, lines, keys, file_keys):
         self.name, self.lines = name, lines
         peers = "".join(f"  peer 127.0.0.1:{line.port}\n" for line in lines.values())
         keys = "".join(f"  {key}\n" for key in keys)
-        sections = (f"<filestorage 1>\n  path Data.fs\n  pack-gc false\n</filestorage>\n"
+        file_keys = "".join(f"  {key}\n" for key in file_keys)
+        sections = (f"<filestorage 1>\n  path Data.fs\n  pack-gc false\n{file_keys}</filestorage>\n"
                     f"<replication>\n  name {name}\n  role {role}\n  listen 127.0.0.1:{listen}\n{peers}{keys}</replication>")
         self.server = Server(Program.ours(), top / name, zeo="admin-socket admin", sections=sections)
         self.is_frozen = False
@@ -87,15 +88,15 @@ class Member:
 
 
 class Cluster:
-    """`keys`: of all `<replication>` sections. The first server is the primary at first."""
+    """`keys`: of all `<replication>` sections, `file_keys`: of all files. The first server is the primary at first."""
 
-    def __init__(self, top, count, keys):
+    def __init__(self, top, count, keys, file_keys=()):
         names, listens = NAMES[:count], {name: free_port() for name in NAMES[:count]}
         self.members = {}
         for name in names:
             lines = {other: Line(("127.0.0.1", listens[other])) for other in names if other != name}
             role = "primary" if name == names[0] else "replica"
-            self.members[name] = Member(name, top, role, listens[name], lines, keys)
+            self.members[name] = Member(name, top, role, listens[name], lines, keys, file_keys)
 
     def __iter__(self):
         return iter(self.members.values())

@@ -19,6 +19,7 @@ def blob_content(n):
 def set_up(self):
     self.counter = 0
     self.blobs = PersistentMapping()
+    self.pair = PersistentMapping(one=PersistentMapping(value=0), other=PersistentMapping(value=0))
     self.visits = OOBTree()
     self.visit_count = Length()
     return "done"
@@ -82,3 +83,14 @@ def visit(self, name):
 
 def read_visits(self):
     return "%d %d" % (self.visit_count(), len(self.visits))
+
+
+def change_pair(self):
+    """Two objects of one transaction."""
+    value = self.pair["one"]["value"] + 1
+    self.pair["one"]["value"] = self.pair["other"]["value"] = value
+    return str(value)
+
+
+def read_pair(self):
+    return "%d %d" % (self.pair["one"]["value"], self.pair["other"]["value"])
