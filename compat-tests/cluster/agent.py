@@ -66,6 +66,14 @@ def expect(what, found, wanted):
         raise AssertionError(f"{what}: {found!r}, and not {wanted!r}")
 
 
+def nobody_can_run(program, directory):
+    """Whether the server can run as another user than this one."""
+    as_nobody = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+    done = subprocess.run([*as_nobody, "sh", "-c", '"$0" --version && test -w "$1"', program, str(directory)],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
 class Node:
     """A node of the cluster manager, with one server."""
 
@@ -76,14 +84,14 @@ class Node:
         temporary = member.directory / "rsctmp"
         temporary.mkdir()
         binary = our_binary()
-        user = "nobody" if os.geteuid() == 0 else ""
-        for path in (member.directory, temporary) if user else ():
-            os.chmod(path, 0o777)
+        for path in (member.directory, temporary):
+            path.chmod(0o777)
+        user, group = ("nobody", "nogroup") if nobody_can_run(binary, member.directory) else ("root", "root")
         self.environment = clean_environment(
             OCF_FUNCTIONS_DIR=str(top), HA_SBIN_DIR=str(top), HA_RSCTMP=str(temporary), ATTRIBUTES=str(self.attributes),
             NODE=self.name, OCF_RESOURCE_INSTANCE="zeo:0", OCF_RESKEY_config=str(member.directory / "zeo.conf"),
             OCF_RESKEY_binary=binary, OCF_RESKEY_admin=os.path.join(os.path.dirname(binary), "zeoadmin"),
-            OCF_RESKEY_user=user or "root", OCF_RESKEY_group="nogroup", OCF_RESKEY_directory=str(member.directory),
+            OCF_RESKEY_user=user, OCF_RESKEY_group=group, OCF_RESKEY_directory=str(member.directory),
             OCF_RESKEY_output=str(member.directory / "output.log"), OCF_RESKEY_CRM_meta_timeout="60000",
             OCF_RESKEY_CRM_meta_interval="5000")
 
