@@ -11,6 +11,7 @@ use crate::support::storage::{
     commit, commit_staged, finish_voted, load, load_before, open, open_with, staged,
 };
 use runzeo::ids::{Oid, Tid};
+use runzeo::internal::storage::media::Media;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{
@@ -367,6 +368,7 @@ fn a_fault_or_a_power_cut_at_every_call() {
             let media = if fault == Fault::PowerCut { media.after_power_cut() } else { media.after_kill() };
             let storage = open_with(options(&media)).unwrap_or_else(|error| panic!("{what}: {error}"));
             let mut found = listed(&storage);
+            check_kept(&storage, &media, dir.path(), &all[4..], found.len() > 8, &what);
             // A marker, or the commit above.
             found.truncate(if found.len() > 8 { 9 } else { 4 });
             assert!(found == all || found == all[..4], "{what}: {}", found.len());
@@ -384,6 +386,34 @@ fn a_fault_or_a_power_cut_at_every_call() {
         }
     }
     assert!(outcomes[0] > 10 && outcomes[1] > 5, "{outcomes:?}");
+}
+
+/// What was taken back is kept, whole and once, and no blob of it is left. What was not is not kept.
+fn check_kept(storage: &FileStorage, media: &Faulty, dir: &Path, lost: &[Txn], is_whole: bool, what: &str) {
+    let media: Arc<dyn Media> = Arc::new(media.clone());
+    let mut names = media.dir(dir).unwrap().list().unwrap();
+    names.retain(|name| name.to_string_lossy().contains(".lost-"));
+    if is_whole {
+        assert!(names.is_empty(), "{what}: {names:?}");
+        return;
+    }
+    let first = lost[0].0;
+    let (path, blobs) = (dir.join(format!("Data.fs.lost-{first}")), dir.join(format!("blobs.lost-{first}")));
+    assert!(names.iter().all(|name| [&path, &blobs].contains(&&dir.join(name))), "{what}: {names:?}");
+    let has_blobs = storage.blobs().is_some_and(|blobs| blobs.dir().is_some());
+    let options = FileStorageOptions {
+        read_only: true,
+        media,
+        blob_dir: has_blobs.then_some(blobs),
+        ..FileStorageOptions::new(&path)
+    };
+    let kept = open_with(options).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(listed(&kept), lost, "{what}");
+    if has_blobs {
+        let revisions = |storage: &FileStorage| storage.blobs().unwrap().dir().unwrap().revisions(Oid(9));
+        assert!(!revisions(&kept).is_empty(), "{what}");
+        assert!(revisions(storage).iter().all(|tid| *tid < first), "{what}: {:?}", revisions(storage));
+    }
 }
 
 /// Commits, rewinds and restarts in any order, against a list.

@@ -335,9 +335,15 @@ impl Media for Faulty {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.call().map_err(|_| failed())?;
-        let content = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        disk.names.insert(to.to_owned(), content);
-        Ok(())
+        // A directory is what is below it.
+        let below: Vec<_> = disk.names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+        for name in &below {
+            let rest = name.strip_prefix(from).unwrap();
+            let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            let content = disk.names.remove(name).unwrap();
+            disk.names.insert(new, content);
+        }
+        if below.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

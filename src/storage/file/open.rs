@@ -23,7 +23,7 @@ use super::space::Space;
 use super::tail_note::TailNote;
 use super::volume::{Current, Volume};
 use super::writer::Writer;
-use super::{Core, FileStorage, sums};
+use super::{Core, FileStorage, kept, sums};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
@@ -137,6 +137,7 @@ impl Prepared {
                 let is_old_kept = storage.core.media.exists(&with_suffix(&storage.core.path, ".old"));
                 blobs.clean(is_old_kept, &|oid, tid| storage.has_revision(oid, tid));
             }
+            kept::end_interrupted(&storage);
             if !storage.core.saver.used_index {
                 // As in Python after a rebuild: makes the next start quick even if this process does not close in
                 // order.

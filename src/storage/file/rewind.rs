@@ -6,7 +6,7 @@
 //!    volume, over the same file, is installed. The connections of all clients are closed before that, so no reply that
 //!    was computed from the state of before leaves after it. Iterators and votes of before end with an error.
 //! 4. The file is cut off and synced. The note and the saved index are made anew. The blobs of the transactions are
-//!    removed.
+//!    removed. What `kept` has copied gets its name.
 //!
 //! A crash leaves the file as it was, or cut off; in both cases it is whole. If the file is cut off and the note still
 //! says that it is one of two, the next start adds its marker (`familiar`). After a rewind that has ended it does not:
@@ -76,15 +76,16 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
     if let Some(blobs) = &core.blobs {
         kept.blobs.iter().for_each(|(oid, tid)| blobs.remove(*oid, *tid));
     }
+    let kept_path = kept.settle(storage);
     warn!(
         target: TARGET,
         "{}: {} transactions after {to} were taken back. They are kept in {}",
         core.path.display(),
         kept.transactions,
-        kept.path.display()
+        kept_path.display()
     );
     let Lost { first, last, .. } = lost;
-    Ok(Some(Cut { kept: kept.path, transactions: kept.transactions, first, last }))
+    Ok(Some(Cut { kept: kept_path, transactions: kept.transactions, first, last }))
 }
 
 impl Lost {
