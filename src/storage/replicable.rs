@@ -67,8 +67,8 @@ pub trait Replicable: Send + Sync {
 /// What was cut off.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cut {
-    /// The database that has the transactions now.
-    pub kept: PathBuf,
+    /// The database that has the transactions now. `None`: none of them had records.
+    pub kept: Option<PathBuf>,
     /// How many they are.
     pub transactions: u64,
     /// The first of them.

@@ -172,7 +172,7 @@ fn what_is_taken_back_is_kept_and_gone() {
         let (first, last) = (tids[left + 1], tids[COUNT as usize]);
         assert_eq!((cut.transactions, cut.first, cut.last), (back, first, last));
         let kept_path = dir.path().join(format!("Data.fs.lost-{first}"));
-        assert_eq!(cut.kept, kept_path);
+        assert_eq!(cut.kept, Some(kept_path.clone()));
         check(storage, options, &all[..left].to_vec(), &states[left]);
 
         // What is kept has all data, also what back-pointers before the cut have led to.
@@ -271,9 +271,23 @@ fn names_that_are_taken_are_left() {
         if number < 2 {
             std::fs::write(&path, b"another").unwrap();
         } else {
-            assert_eq!(rewind(&storage, Tid::ZERO).unwrap().unwrap().kept, path);
+            assert_eq!(rewind(&storage, Tid::ZERO).unwrap().unwrap().kept, Some(path));
         }
     }
+}
+
+/// Markers, for one: there is nothing to keep.
+#[test]
+fn transactions_without_records_are_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&data_fs(dir.path()));
+    let first = commit_one(&storage, 0);
+    for _ in 0..2 {
+        commit_staged(&storage, staged()).unwrap();
+    }
+    let cut = rewind(&storage, first).unwrap().unwrap();
+    assert_eq!((cut.kept, cut.transactions, storage.last_transaction()), (None, 2, first));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().filter(is_lost).count(), 0);
 }
 
 /// What began before the rewind does not go on with what is not there.
@@ -320,7 +334,7 @@ fn python_reads_what_is_kept_and_what_is_left() {
                   s.close()\n";
     for (path, blobs, expected) in [
         (data_fs(dir.path()), dir.path().join("blobs"), &tids[..7]),
-        (cut.kept.clone(), dir.path().join(format!("blobs.lost-{}", cut.first)), &tids[7..]),
+        (cut.kept.clone().unwrap(), dir.path().join(format!("blobs.lost-{}", cut.first)), &tids[7..]),
     ] {
         let output =
             std::process::Command::new(&python).args(["-c", script]).args([path, blobs]).output().unwrap();

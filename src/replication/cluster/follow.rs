@@ -239,11 +239,14 @@ fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
         log::warn!(
             target: LOG,
             "storage '{}': the primary does not have the last {transactions} transactions, {first} of {} to {last} of {}. \
-             They are not in the storage any more, but in {}, which can be opened as any Data.fs",
+             They are not in the storage any more{}",
             member.name,
             first.to_iso(),
             last.to_iso(),
-            kept.display()
+            match kept {
+                Some(kept) => format!(", but in {}, which can be opened as any Data.fs", kept.display()),
+                None => "; they had no records".into(),
+            }
         );
     }
     Ok(())

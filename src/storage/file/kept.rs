@@ -39,7 +39,6 @@ pub struct Kept {
     /// The names that it is to have.
     path: PathBuf,
     blob_dir: Option<PathBuf>,
-    pub transactions: u64,
     /// The blobs whose files it has, too.
     pub blobs: Vec<(Oid, Tid)>,
 }
@@ -71,7 +70,7 @@ impl Kept {
             let blob_dir = blobs.as_ref().map(|dir| with_suffix(dir, &suffix));
             let is_taken = |path: &Path| media.exists(path) || media.exists(&with_suffix(path, PART));
             if !is_taken(&path) && !blob_dir.as_deref().is_some_and(is_taken) {
-                return Kept { path, blob_dir, transactions: 0, blobs: Vec::new() };
+                return Kept { path, blob_dir, blobs: Vec::new() };
             }
             number += 1;
         }
@@ -110,7 +109,6 @@ impl Kept {
         while let Some(txn) = transactions.next_transaction()? {
             let staged = self.stage(from, to, txn, &*transactions)?;
             bulk.add(staged)?;
-            self.transactions += 1;
         }
         bulk.complete()
     }
@@ -221,7 +219,7 @@ pub fn end_interrupted(storage: &FileStorage) {
         };
         let named = |path: &Path| with_suffix(path, &format!(".lost-{suffix}"));
         let blob_dir = storage.core.blobs.as_ref().map(|blobs| named(blobs.base()));
-        let kept = Kept { path: named(path), blob_dir, transactions: 0, blobs: Vec::new() };
+        let kept = Kept { path: named(path), blob_dir, blobs: Vec::new() };
         if let Err(error) = kept.end(storage, Tid(first)) {
             let part = kept.part().0;
             warn!(target: TARGET, "{} is left over and cannot be looked at: {error}", part.display());

@@ -1,6 +1,6 @@
 //! Takes back the last transactions of the file, while it is served.
 //!
-//! 1. `kept` copies them to a database of their own, durably.
+//! 1. `kept` copies them to a database of their own, durably. Transactions without records, as markers are, need none.
 //! 2. A new index: each of their objects is at its record of before again, or gone.
 //! 3. With commits held: the note says that the file is one of two, as during the switch of a pack; then the new
 //!    volume, over the same file, is installed. The connections of all clients are closed before that, so no reply that
@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use log::warn;
 
 use super::backwards::Backwards;
-use super::format::MAGIC_LEN;
+use super::format::{MAGIC_LEN, TXN_HEADER_LEN};
 use super::index::Index;
 use super::kept::Kept;
 use super::log::{Log, TARGET};
@@ -44,6 +44,9 @@ struct Lost {
     end: u64,
     first: Tid,
     last: Tid,
+    count: u64,
+    /// Without any, as markers are, there is nothing to keep.
+    have_records: bool,
 }
 
 /// See [`Replicable::rewind`](crate::storage::Replicable::rewind).
@@ -64,28 +67,28 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
         );
         return Err(StorageError::Transaction(what));
     }
-    let kept = Kept::make(storage, lost.first)?;
+    let kept = lost.have_records.then(|| Kept::make(storage, lost.first)).transpose()?;
     let done = index_before(&old, lost.cut).and_then(|index| cut_off(core, &old, &lost, to, index));
     if let Err(error) = done {
         // Otherwise it is unknown what the next start finds.
-        if core.broken().is_none() {
+        if let Some(kept) = kept.filter(|_| core.broken().is_none()) {
             kept.remove(storage);
         }
         return Err(error);
     }
-    if let Some(blobs) = &core.blobs {
-        kept.blobs.iter().for_each(|(oid, tid)| blobs.remove(*oid, *tid));
-    }
-    let kept_path = kept.settle(storage);
-    warn!(
-        target: TARGET,
-        "{}: {} transactions after {to} were taken back. They are kept in {}",
-        core.path.display(),
-        kept.transactions,
-        kept_path.display()
-    );
-    let Lost { first, last, .. } = lost;
-    Ok(Some(Cut { kept: kept_path, transactions: kept.transactions, first, last }))
+    let kept = kept.map(|kept| {
+        if let Some(blobs) = &core.blobs {
+            kept.blobs.iter().for_each(|(oid, tid)| blobs.remove(*oid, *tid));
+        }
+        kept.settle(storage)
+    });
+    let Lost { first, last, count, .. } = lost;
+    let where_kept = kept.as_ref().map_or("They had no records".into(), |kept| {
+        format!("They are kept in {}", kept.display()) //
+    });
+    let path = core.path.display();
+    warn!(target: TARGET, "{path}: {count} transactions after {to} were taken back. {where_kept}");
+    Ok(Some(Cut { kept, transactions: count, first, last }))
 }
 
 impl Lost {
@@ -101,8 +104,22 @@ impl Lost {
             if header.tid < to {
                 return Err(not_there(volume, to));
             }
-            let last = found.map_or(header.tid, |lost| lost.last);
-            found = Some(Lost { cut: pos, end, first: header.tid, last });
+            let later = found.unwrap_or(Lost {
+                cut: end,
+                end,
+                first: header.tid,
+                last: header.tid,
+                count: 0,
+                have_records: false,
+            });
+            let has_records = header.len > (TXN_HEADER_LEN + header.meta_len()) as u64;
+            found = Some(Lost {
+                cut: pos,
+                first: header.tid,
+                count: later.count + 1,
+                have_records: later.have_records || has_records,
+                ..later
+            });
         }
         if to == Tid::ZERO { Ok(found) } else { Err(not_there(volume, to)) }
     }
