@@ -134,3 +134,16 @@ fn a_primary_hears_of_a_promotion_from_a_third_server() {
     cluster.wait_for_last(0, serial);
     cluster.wait_for_role(0, 10);
 }
+
+/// While the primary was away, two replicas followed each other. Neither looked for the primary any more.
+#[test]
+fn replicas_that_may_follow_replicas_find_the_primary_again() {
+    let mut cluster = Cluster::start(3, "follow-replicas true");
+    let serial = put(&mut cluster.client(0), 0, b"0");
+    (1..3).for_each(|no| cluster.wait_for_last(no, serial));
+    cluster.servers[0].kill();
+    (1..3).for_each(|no| cluster.servers[no].wait_for_log("no primary was found"));
+    cluster.servers[0].start_again();
+    let serial = put(&mut cluster.client(0), serial, b"1");
+    (1..3).for_each(|no| cluster.wait_for_last(no, serial));
+}

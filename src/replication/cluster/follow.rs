@@ -195,6 +195,8 @@ fn follow_from(
         });
         stream.shutdown();
         member.progress.unattend();
+        // Servers that follow this one look for another one, too. Otherwise this one might follow one of them.
+        member.progress.dismiss(Duration::ZERO);
         acknowledging.join().unwrap_or_default();
         outcome
     });

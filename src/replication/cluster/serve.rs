@@ -216,8 +216,11 @@ fn accept_replica(
                 .into(),
         );
     }
+    let followed = node.member(&follow.storage);
+    // A replica that follows no server has nothing new, and might follow the one that asks.
+    let is_led = || follow.follows_replicas && followed.as_ref().is_some_and(|member| member.is_following());
     // Until a promotion is complete, clients that a new follower sends away would come too early.
-    let is_followed = (standing.role == Role::Primary || follow.follows_replicas) && !node.is_changing();
+    let is_followed = (standing.role == Role::Primary || is_led()) && !node.is_changing();
     if !is_followed || standing.cluster.is_none() || hello.name == standing.name {
         return match hello.name == standing.name {
             true => {
@@ -226,7 +229,7 @@ fn accept_replica(
             false => Err(NotAccepted::Standing(standing)),
         };
     }
-    let Some(member) = node.member(&follow.storage) else {
+    let Some(member) = followed else {
         return refused(format!("there is no storage '{}' here", follow.storage));
     };
     if member.base.blobs().is_some() && !follow.has_blobs {
