@@ -147,8 +147,13 @@ fn with_server(
                 dialled.out.send(&Message::Probes(probes)).map_err(lost)?;
             }
             Err((common, awaited, standing)) => {
-                node.adopt(&standing).map_err(|error| AttemptEnd::NotReached(error.to_string()))?;
-                let followed = follow_from(node, member, dialled, (common, awaited), &standing);
+                // Before the new timeline is shown.
+                member.will_take_back(common);
+                let adopted = node.adopt(&standing);
+                let followed =
+                    adopted.map(|()| follow_from(node, member, dialled, (common, awaited), &standing));
+                member.will_take_back(Tid::MAX);
+                let followed = followed.map_err(|error| AttemptEnd::NotReached(error.to_string()))?;
                 let why = followed.unwrap_or_else(|error| error.to_string());
                 return Ok(AttemptEnd::Over(why));
             }
@@ -174,6 +179,7 @@ fn follow_from(
         // From here on, so that the primary hears of this replica while transactions are taken back.
         let acknowledging = spawn(scope, "replica-ack", || acknowledge(member, out))?;
         let outcome = take_back(member, common).and_then(|()| {
+            member.will_take_back(Tid::MAX);
             let (to, groups) = sync_channel(AHEAD);
             let unstored = Arc::clone(&stream);
             let storing = spawn(scope, "replica-store", move || {

@@ -11,7 +11,8 @@ use super::report::{FollowingReport, StorageReplication};
 use super::state::Id;
 use crate::base::cancel::Cancel;
 use crate::base::clock::{IoDeadline, Stopwatch};
-use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, rank};
+use crate::base::ids::Tid;
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::storage::{
     Delivery, Lag, Publisher, PublisherSlot, Replicable, Result, Storage, StorageError, Ticket,
 };
@@ -31,6 +32,8 @@ pub struct MemberStorage {
     finishes: Arc<Finishes>,
     /// Too far behind to serve clients.
     is_stale: AtomicBool,
+    /// Transactions that are later are about to be taken back.
+    common: AtomicU64,
     followed: Mutex<Followed, rank::ClusterFollowed>,
     idle: Condvar,
 }
@@ -86,6 +89,7 @@ impl MemberStorage {
             publisher: PublisherSlot::default(),
             finishes: Arc::new(Finishes::new(role == Role::Primary && lease.is_valid())),
             is_stale: AtomicBool::new(false),
+            common: AtomicU64::new(Tid::MAX.0),
             followed: Mutex::new(followed),
             idle: Condvar::new(),
         })
@@ -201,6 +205,11 @@ impl MemberStorage {
         }
     }
 
+    /// The transactions that are later than `common` are taken back soon, and are not shown any more. `Tid::MAX`: none.
+    pub fn will_take_back(&self, common: Tid) {
+        self.common.store(common.0, Ordering::SeqCst);
+    }
+
     pub fn hear(&self, news: News) {
         let mut followed = self.followed.lock();
         (followed.news, followed.heard) = (news, Some(Stopwatch::start()));
@@ -258,7 +267,7 @@ impl MemberStorage {
         };
         StorageReplication {
             storage: self.name.clone(),
-            last: self.base.last_transaction(),
+            last: self.base.last_transaction().min(Tid(self.common.load(Ordering::SeqCst))),
             following: (role == Role::Replica).then(following),
             replicas: self.progress.replicas(),
             degraded_since,
