@@ -10,6 +10,7 @@ mod authentication;
 mod backups;
 mod blob_messages;
 mod cluster;
+mod cluster_killed;
 mod cluster_roles;
 mod cluster_shown;
 mod cold_reads;
