@@ -174,9 +174,8 @@ impl Lines {
     /// Passes messages in both directions, until both have ended.
     fn connect(self: &Arc<Lines>, pair: [usize; 2], near: TcpStream, target: SocketAddr) -> io::Result<()> {
         let far = TcpStream::connect(target)?;
-        let [from, to] = pair;
         let mut state = self.state();
-        while !state.is_over && !(state.pids.contains_key(&from) && state.pids.contains_key(&to)) {
+        while !state.is_over && !pair.iter().all(|no| state.pids.contains_key(no)) {
             state = self.changed.wait(state).unwrap();
         }
         if state.is_over || state.cut.iter().any(|cut| is_same(cut, &pair)) {
