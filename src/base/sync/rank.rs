@@ -89,6 +89,8 @@ ranks! {
     ClusterState permits [File, Log];
     /// The storages of a server in a cluster, and its threads.
     ClusterMembers permits [];
+    /// A replica's acknowledgements, in the order in which they are sent.
+    ClusterAcks permits [Network];
     /// What a replica knows of the server that it follows.
     ClusterFollowed permits [];
     /// The threads of a primary or a secondary.

@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use super::acks::{Acks, acknowledge};
 use super::dial::{Dialled, dial};
-use super::link::Outgoing;
 use super::member::MemberStorage;
-use super::message::{Ack, Follow, Message, Standing};
+use super::message::{Follow, Message, Standing};
 use super::options::Level;
 use super::position::{Probe, probes_between};
 use super::receive::{Arrived, ReceiveError, Received, TransactionStream};
@@ -177,7 +177,8 @@ fn follow_from(
     log::info!(target: LOG, "storage '{}': following {name} at {peer} {}", member.name, from(common));
     let why = thread::scope(|scope| {
         // From here on, so that the primary hears of this replica while transactions are taken back.
-        let acknowledging = spawn(scope, "replica-ack", || acknowledge(member, out))?;
+        let acks = Arc::new(Acks::new(out));
+        let acknowledging = spawn(scope, "replica-ack", move || acknowledge(member, &acks))?;
         let outcome = take_back(member, common).and_then(|()| {
             member.will_take_back(Tid::MAX);
             let (to, groups) = sync_channel(AHEAD);
@@ -258,17 +259,6 @@ fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Tells the primary how far this replica has come, at least each second.
-fn acknowledge(member: &MemberStorage, mut out: Outgoing) {
-    let mut told = Ack::default();
-    while let Some(ack) = member.progress.wait_for_ack(told) {
-        if out.send(&Message::Ack(ack)).is_err() {
-            return;
-        }
-        told = ack;
-    }
 }
 
 /// Receives until the connection ends, or nothing can be stored any more.

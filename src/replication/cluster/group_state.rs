@@ -22,6 +22,9 @@ pub enum Mode {
     Replica,
 }
 
+/// Sends an acknowledgement. Called with no lock held.
+pub type SendAck = dyn Fn() + Send + Sync;
+
 /// The state of one storage.
 pub struct GroupState<S> {
     pub mode: Mode,
@@ -41,6 +44,8 @@ pub struct GroupState<S> {
     pub awaited: Option<Level>,
     pub received: Tid,
     pub allowed: Tid,
+    /// Tells the primary how far this replica has come. `None`: a thread that waits for it does so.
+    pub send_ack: Option<Arc<SendAck>>,
     pub recent: RecentGroups,
     pub replicas: BTreeMap<u64, Replica<S>>,
     /// Threads that wait until there is something to send.
@@ -65,6 +70,11 @@ pub struct Replica<S> {
 }
 
 impl<S> GroupState<S> {
+    /// How far a replica has come.
+    pub fn ack(&self) -> Ack {
+        Ack { received: self.received, synced: self.durable, published: self.published }
+    }
+
     pub fn take_back(&mut self, last: Tid) {
         self.written = last;
         self.durable = self.durable.min(last);

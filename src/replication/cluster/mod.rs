@@ -17,6 +17,7 @@
 //! replica publishes it when its primary has published it, or is gone. A server that knows a newer timeline of its
 //! cluster than its own is not the primary.
 
+mod acks;
 mod change;
 mod dial;
 mod feed;

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 pub use super::group_state::Mode;
-use super::group_state::{GroupState, Replica};
+use super::group_state::{GroupState, Replica, SendAck};
 use super::lease::Lease;
 use super::message::{Ack, News};
 use super::options::{ClusterOptions, Level, OnTimeout};
@@ -73,6 +73,7 @@ impl<S: Sink> GroupProgress<S> {
                 awaited: None,
                 received: last,
                 allowed: Tid::ZERO,
+                send_ack: None,
                 recent: RecentGroups::new(last, end),
                 replicas: BTreeMap::new(),
                 idle: 0,
@@ -166,7 +167,7 @@ impl<S: Sink> GroupProgress<S> {
     /// There is no connection to the primary any more.
     pub fn unattend(&self) {
         let mut state = self.state.lock();
-        (state.is_attended, state.awaited) = (false, None);
+        (state.is_attended, state.awaited, state.send_ack) = (false, None, None);
         (state.received, state.allowed) = (state.written, Tid::ZERO);
         self.notify();
     }
@@ -177,13 +178,37 @@ impl<S: Sink> GroupProgress<S> {
         let is_allowed = (received, allowed) != (state.received, state.allowed);
         let is_awaited = received > state.received && state.awaited == Some(Level::Received);
         (state.received, state.allowed) = (received, allowed);
-        drop(state);
         if is_allowed {
             self.changed.notify_all();
         }
         if is_awaited {
-            self.advanced.notify_all();
+            self.advance(state);
         }
+    }
+
+    /// From now on, until the connection is over, the thread that makes something true also says so: a lone commit
+    /// waits for every change of threads.
+    pub fn acknowledge_by(&self, send_ack: Arc<SendAck>) {
+        let mut state = self.state.lock();
+        if state.is_attended {
+            state.send_ack = Some(send_ack);
+        }
+    }
+
+    /// The primary waits for what has just become true here.
+    fn advance(&self, state: MutexGuard<'_, GroupState<S>>) {
+        let send_ack = state.send_ack.clone();
+        drop(state);
+        match send_ack {
+            Some(send_ack) => send_ack(),
+            None => self.advanced.notify_all(),
+        }
+    }
+
+    /// How far this replica has come. `None`: the connection is over.
+    pub fn ack(&self) -> Option<Ack> {
+        let state = self.state.lock();
+        state.is_attended.then(|| state.ack())
     }
 
     /// Whether the primary has published `tid`, as far as this replica knows.
@@ -194,15 +219,10 @@ impl<S: Sink> GroupProgress<S> {
     /// How far this replica has come, when what the primary waits for differs from `told`, or after a while. `None`:
     /// the connection is over.
     pub fn wait_for_ack(&self, told: Ack) -> Option<Ack> {
-        let now = |state: &GroupState<S>| Ack {
-            received: state.received,
-            synced: state.durable,
-            published: state.published,
-        };
         let state = self.state.lock();
         let pause = if state.awaited.is_some() { NEWS_PAUSE } else { UNAWAITED_PAUSE };
         let state = self.advanced.wait_timeout_while(state, pause, |state| {
-            let now = now(state);
+            let now = state.ack();
             let is_news = match state.awaited {
                 // Nothing waits for it, so it is not hurried.
                 None => false,
@@ -212,7 +232,7 @@ impl<S: Sink> GroupProgress<S> {
             };
             state.is_attended && !is_news
         });
-        state.is_attended.then(|| now(&state))
+        state.is_attended.then(|| state.ack())
     }
 
     // -- the side that is followed
@@ -410,7 +430,8 @@ impl<S: Sink> GroupGate for GroupProgress<S> {
             }
             _ => {
                 if state.awaited == Some(Level::Synced) {
-                    self.advanced.notify_all();
+                    self.advance(state);
+                    state = self.state.lock();
                 }
                 let waits = |state: &mut GroupState<S>| {
                     // More that has arrived: the primary has published this, or it is a part of a group whose end the
