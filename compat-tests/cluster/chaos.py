@@ -10,35 +10,42 @@ from harness import generations
 from harness.server import clean_environment
 from servers import Cluster, Unanswered
 
-GENERATIONS = ["zeo4-py36", "zeo5-py38", "zeo6-py311"]
 PROGRAM = __file__.replace("chaos.py", "chaos_client.py")
 CELLS = 24
 CLIENTS = [
     {"name": "w6", "generation": "zeo6-py311", "writes": True},
     {"name": "w5", "generation": "zeo5-py38", "writes": True},
+    {"name": "w4", "generation": "zeo4-py27", "writes": True},
+    {"name": "w310", "generation": "zodb310-py27", "writes": True},
+    {"name": "w39", "generation": "zodb39-py27", "writes": True},
+    {"name": "w38", "generation": "zodb38-py27", "writes": True},
     {"name": "f4", "generation": "zeo4-py36", "writes": True, "fallback": True},
     {"name": "f6", "generation": "zeo6-py311", "writes": True, "fallback": True},
+    {"name": "f310", "generation": "zodb310-py27", "writes": True, "fallback": True},
     {"name": "r5", "generation": "zeo5-py38", "writes": False, "read_only": True},
+    {"name": "r310", "generation": "zodb310-py27", "writes": False, "read_only": True},
 ]
+GENERATIONS = sorted({kind["generation"] for kind in CLIENTS})
 SYNCHRONOUS = ["synchronous-replicas 1", "on-timeout block", "synchronous-timeout 1s"]
 
 
-def run(top, pool, dice, seconds, is_synchronous):
-    cluster = Cluster(top, 3, SYNCHRONOUS if is_synchronous else [])
+def run(top, dice, is_synchronous, seconds, network):
+    cluster = Cluster(top, SYNCHRONOUS if is_synchronous else [], network)
     clients = []
     try:
         cluster.start()
         base = {"addresses": cluster.addresses, "cells": CELLS, "end": str(top / "end")}
-        done = subprocess.run(command(dict(base, name="setup", generation="zeo6-py311")), env=clean_environment(),
-                              check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
+        inside = cluster.network.inside()
+        done = subprocess.run(inside + command(dict(base, name="setup", generation="zeo6-py311")), check=True, timeout=120,
+                              env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         cluster.wait_whole()
         base["oids"] = json.loads(done.stdout)
         base["began"] = time.time()
         for kind in CLIENTS:
             options = dict(base, **kind, seed=dice.randrange(1 << 30), log=str(top / f"{kind['name']}.jsonl"))
             output = open(top / f"{kind['name']}.output", "wb")
-            clients.append((kind["name"], subprocess.Popen(command(options), env=clean_environment(), stdout=output,
-                                                           stderr=output)))
+            clients.append((kind["name"], subprocess.Popen(inside + command(options), env=clean_environment(),
+                                                           stdout=output, stderr=output)))
         wait_for_logs([top / f"{kind['name']}.jsonl" for kind in CLIENTS])
         operator = Operator(cluster, dice, is_synchronous, base["began"], top / "operator.log")
         operator.run(seconds)
@@ -90,6 +97,7 @@ class Operator:
         self.counts = {}
         # What is to be undone, and when: (time, function).
         self.later = []
+        self.disturbed = set()
         self.began = time.time()
 
     def say(self, *words):
@@ -98,13 +106,18 @@ class Operator:
     def summary(self):
         return ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
 
+    def count(self, what):
+        self.counts[what] = self.counts.get(what, 0) + 1
+
     def run(self, seconds):
-        actions = [self.kill, self.kill, self.stop, self.freeze, self.freeze, self.cut, self.cut, self.hold, self.delay,
+        actions = [self.kill, self.kill, self.stop, self.freeze, self.freeze, *[self.disturb] * 4,
                    self.exchange, self.exchange, self.fail_over, self.fail_over, self.pack]
         until = time.time() + seconds
         while time.time() < until:
             action = self.dice.choice(actions)
-            self.counts[action.__name__] = self.counts.get(action.__name__, 0) + 1
+            if action != self.disturb:
+                self.count(action.__name__)
+            self.cluster.network.check()
             try:
                 action()
             except Unanswered as error:
@@ -122,8 +135,8 @@ class Operator:
                 return
             time.sleep(0.05)
 
-    def do_later(self, what):
-        self.later.append((time.time() + self.dice.choice([0.1, 0.5, 1.5, 3, 6]), what))
+    def do_later(self, what, after=(0.1, 0.5, 1.5, 3, 6)):
+        self.later.append((time.time() + self.dice.choice(after), what))
 
     def one(self):
         """A server that is up, mostly the primary."""
@@ -151,8 +164,7 @@ class Operator:
     def start(self, member):
         if not member.server.running():
             self.say("start", member.name)
-            member.is_frozen = False
-            member.server.start()
+            member.start()
 
     def freeze(self):
         member = self.one()
@@ -169,30 +181,27 @@ class Operator:
             if member.server.running():
                 member.server.send_signal(signal.SIGCONT)
 
-    def some_lines(self, what):
-        """Of a server to all others, between two, or one way."""
-        members = list(self.cluster)
-        one, other = self.dice.sample(members, 2)
-        choice = self.dice.randrange(3)
-        if choice == 0:
-            lines = [line for third in members if third is not one for line in self.cluster.between(one, third)]
-        else:
-            lines = self.cluster.between(one, other)[:choice]
-        self.say(what, ("all lines of", "the way between", "both ways between")[choice], one.name, other.name)
-        self.do_later(lambda: [self.say("heal", one.name, other.name), [line.heal() for line in lines]])
-        return lines
+    def disturb(self):
+        """A fault of the network. A way has one at a time, which lasts as long as was chosen."""
+        network = self.cluster.network
+        what = self.dice.choice(network.faults)
+        where, ways = network.some(self.dice)
+        ways = [way for way in ways if way not in self.disturbed]
+        if not ways:
+            return
+        self.count(what)
+        self.say(what, where)
+        self.disturbed.update(ways)
+        for way in ways:
+            getattr(way, what)()
 
-    def cut(self):
-        for line in self.some_lines("cut"):
-            line.cut()
+        def heal():
+            self.say("heal", where)
+            self.disturbed.difference_update(ways)
+            for way in ways:
+                way.heal()
 
-    def hold(self):
-        for line in self.some_lines("hold"):
-            line.hold()
-
-    def delay(self):
-        for line in self.some_lines("delay"):
-            line.delay(0.1)
+        self.do_later(heal, network.lasting)
 
     def pack(self):
         member = self.one()
@@ -276,7 +285,7 @@ class Operator:
             return False
 
     def follow(self, member, to):
-        code, output = member.admin("follow", f"127.0.0.1:{member.lines[to.name].port}", timeout=60)
+        code, output = member.admin("follow", self.cluster.network.peer(member.name, to.name), timeout=60)
         self.say("follow", member.name, to.name, code, output.strip())
 
     # The end
@@ -284,9 +293,8 @@ class Operator:
     def heal(self):
         """All is well again, and one server is the primary."""
         self.say("heal all")
-        self.later = []
-        for line in self.cluster.lines():
-            line.heal()
+        self.later, self.disturbed = [], set()
+        self.cluster.network.heal()
         for member in self.cluster:
             self.thaw(member)
             self.start(member)

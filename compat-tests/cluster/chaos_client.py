@@ -2,17 +2,21 @@
 
     chaos_client.py OPTIONS     JSON, see `chaos.py`
 
-A line of JSON each. Every commit has a description of its own, which is also the value that it gives its objects. No error
-of the network ends the program: it goes on until the file `end` is there, and it has succeeded once more.
+It runs on Python 2.7 and 3. A line of JSON for each transaction. Every commit has a description of its own, which is also
+the value that it gives its objects. No error of the network ends the program: it goes on until the file `end` is there,
+and it has succeeded once more.
 """
 import json
 import os
 import random
+import socket
 import sys
+import threading
 import time
 
 import transaction
 import ZODB
+import ZODB.serialize
 from persistent.mapping import PersistentMapping
 from ZEO.ClientStorage import ClientStorage
 from ZODB.POSException import ConflictError
@@ -22,8 +26,30 @@ from ZODB.utils import p64, u64
 PATIENCE = 150
 
 
+# Python 2.7 with ZODB 3 reads no later one.
+if hasattr(ZODB.serialize, "_protocol"):
+    ZODB.serialize._protocol = 2
+
+
+def keep_alive():
+    """TCP asks for a sign of life on all connections. No client library of ZEO has it switched on: one that waits for an
+    answer would wait for ever if its server is killed while the network is cut."""
+    while True:
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink("/proc/self/fd/" + number).startswith("socket:"):
+                    one = socket.fromfd(int(number), socket.AF_INET, socket.SOCK_STREAM)
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    for name, value in (("IDLE", 5), ("INTVL", 2), ("CNT", 5)):
+                        one.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_KEEP" + name), value)
+                    one.close()
+            except (OSError, socket.error):
+                pass  # closed, or no TCP
+        time.sleep(1)
+
+
 def connect(options):
-    addresses = [tuple(address) for address in options["addresses"]]
+    addresses = [(str(host), port) for host, port in options["addresses"]]
     return ClientStorage(addresses, wait_timeout=30, min_disconnect_poll=0.2, max_disconnect_poll=0.5,
                          read_only=options.get("read_only", False), read_only_fallback=options.get("fallback", False))
 
@@ -56,19 +82,22 @@ class Client(object):
         self.storage = connect(options)
         self.db = ZODB.DB(self.storage)
         self.tm = transaction.TransactionManager()
-        self.conn = self.db.open(self.tm)
+        self.conn = self.db.open(transaction_manager=self.tm)
         inner = self.conn._storage.tpc_finish
 
         def finish(*args, **kw):
             self.is_finishing = True
-            return inner(*args, **kw)
+            before = self.storage._server_addr
+            result = inner(*args, **kw)
+            self.server = before if self.storage._server_addr == before else None
+            return result
 
         self.conn._storage.tpc_finish = finish
 
     def work(self):
         """One transaction. Returns whether it has succeeded."""
         reads, writes, tid, outcome, error, began = {}, [], None, "failed", None, time.time()
-        self.is_finishing = False
+        self.is_finishing, self.server = False, None
         try:
             self.tm.begin()
             chosen = [self.conn.get(p64(oid)) for oid in self.dice.sample(self.options["oids"], 5)]
@@ -99,7 +128,7 @@ class Client(object):
                 outcome = "conflict"
             self.give_up()
         record = dict(outcome=outcome, reads=reads, writes=writes, tid=tid, number=self.count, began=began,
-                      ended=time.time(), error=error)
+                      ended=time.time(), error=error, server=self.server)
         self.log.write(json.dumps(record) + "\n")
         return outcome in ("committed", "read")
 
@@ -133,4 +162,7 @@ if __name__ == "__main__":
     if given["name"] == "setup":
         print(json.dumps(setup(given)))
     else:
+        thread = threading.Thread(target=keep_alive)
+        thread.daemon = True
+        thread.start()
         Client(given).run()

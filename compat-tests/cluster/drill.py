@@ -14,7 +14,7 @@ PAUSE_MAX = 60
 
 def run(top, pool, dice):
     keys = ["synchronous-replicas 1", "on-timeout block", "synchronous-timeout 1s"]
-    cluster = Cluster(top, 3, keys)
+    cluster = Cluster(top, keys)
     try:
         cluster.start()
         clients = [Client(pool, generation, kind, cluster) for generation in GENERATIONS for kind in KINDS]
@@ -139,4 +139,4 @@ def kill(cluster):
     best = max((cluster["a"], cluster["c"]), key=lambda member: member.place())
     promoted(best, "--force")
     time.sleep(1)
-    cluster["b"].server.start()
+    cluster["b"].start()

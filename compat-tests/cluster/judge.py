@@ -5,7 +5,10 @@ transactions a branch, which grows where its server and the new primary had part
 
 - what was answered is in the trunk, or, without synchronous replicas, in a branch, with the objects that it has changed;
 - what a client was told to have failed is nowhere; what has no outcome is there as a whole, once, or nowhere;
-- where branches part, at most one goes on without the mark of a promotion: no two servers have answered on one timeline;
+- where branches part, at most one goes on without the mark of a promotion, and what was answered was answered by the
+  server whose promotion was the last one before it: no two servers have answered on one timeline;
+- the primary knows the promotions of the trunk, in their order, and all servers know the same;
+- the servers' logs list what is in the files of lost transactions;
 - what a transaction has changed it had read as it was before: no update is lost;
 - what a client reads in one transaction is the state at some place of the tree, which is never before what it has seen,
   except that a client whose place was taken back begins anew.
@@ -16,9 +19,12 @@ from collections import Counter
 
 from agreement import content, transactions
 
-MARK = re.compile(r"runzeo: \w+ was promoted$")
+MARK = re.compile(r"runzeo: (?P<name>\w+) was promoted$")
 PARTED = re.compile(r"following \w+ at .{1,60}? (?:behind transaction (?P<common>[0-9a-f]{16})|from the beginning)"
-                    r"|does not have the last \d+ transactions, (?P<first>[0-9a-f]{16}) of ")
+                    r"|does not have the last (?P<count>\d+) transactions, (?P<first>[0-9a-f]{16}) of \S+ to "
+                    r"(?P<last>[0-9a-f]{16}) of \S+ They .{1,200}?(?P<file>Data\.fs\.lost-[0-9a-f.]+),")
+# The address of a server, as clients of all versions write it.
+PORT = re.compile(r", (\d+)\)$")
 
 
 class Broken(Exception):
@@ -46,6 +52,9 @@ class Node:
         self.oids = {record[0] for record in transaction["records"]} if transaction else set()
         self.content = content(transaction) if transaction else None
         self.depth = parent.depth + 1 if parent else 0
+        mark = MARK.match(self.text)
+        # The server whose timeline it is in; None: the first one's.
+        self.by = mark["name"] if mark else parent and parent.by
         self.children = []
         if parent:
             parent.children.append(self)
@@ -73,9 +82,12 @@ class Tree:
             for path in member.directory.glob("Data.fs.lost-*"):
                 if re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
                     found = transactions(path)
-                    first = next(iter(found))
-                    require(parted.get(first), member.name, "does not say where it parted from", path.name)
-                    left[path] = max(parted[first], begin), {tid: txn for tid, txn in found.items() if tid > begin}
+                    listed = parted.get(path.name)
+                    require(listed, member.name, "does not say where it parted from", path.name)
+                    common, *what = listed
+                    there = [len(found), min(found), max(found)]
+                    require(what == there, member.name, "lists", what, "and in", path.name, "are", there)
+                    left[path] = max(common, begin), {tid: txn for tid, txn in found.items() if tid > begin}
         self.lost_files = len(left)
         while left:
             # What parted from a branch grows behind it.
@@ -121,11 +133,12 @@ class Tree:
 
 
 def parted_at(member):
-    """By the first transaction that was taken back: the last one that the new primary had as well."""
+    """By the file of lost transactions: the last one that the new primary had as well, and their number, first and last as
+    they are listed."""
     found, common = {}, None
     for match in PARTED.finditer(member.server.log_text()):
         if match["first"]:
-            found[match["first"]] = common
+            found[match["file"]] = common, int(match["count"]), match["first"], match["last"]
         else:
             common = match["common"] or "0" * 16
     return found
@@ -142,6 +155,8 @@ def check(cluster, primary, logs, is_synchronous):
     counts = Counter()
     answered = check_commits(tree, logs, texts, is_synchronous, counts)
     check_parting(tree, answered)
+    check_answerers(tree, cluster, logs, counts)
+    check_timelines(tree, cluster, primary)
     for name, log in logs.items():
         check_views(tree, name, log, counts)
     trunk = sum(node.is_trunk for node in tree.nodes.values())
@@ -185,6 +200,31 @@ def check_parting(tree, answered):
         # With a client that was answered.
         owned = [child.tid for child in unmarked if has_answer(child, answered)]
         require(len(owned) < 2, "two servers have answered on one timeline, behind", node.tid, owned)
+
+
+def check_answerers(tree, cluster, logs, counts):
+    """Only the server whose promotion began a timeline has answered on it."""
+    servers = {str(port): member.name for member in cluster for port in member.address[1:]}
+    first = next(iter(cluster)).name
+    for name, log in logs.items():
+        for number, record in enumerate(log):
+            if record["outcome"] == "committed" and record["server"]:
+                server = servers[PORT.search(record["server"])[1]]
+                owner = tree.nodes[record["tid"]].by or first
+                require(server == owner, f"{name}, line {number + 1}:", record["tid"], "was answered by", server,
+                        "in the timeline of", owner)
+                counts["by the timeline's server"] += 1
+
+
+def check_timelines(tree, cluster, primary):
+    known = primary.timelines()
+    for member in cluster:
+        require(member.timelines() == known, member.name, "knows", member.timelines(), "and", primary.name, known)
+    # A promotion can be known to a server that has not got its mark when it is promoted itself.
+    left = iter(by for _, _, by in known)
+    names = [node.by for node in tree.nodes.values() if node.is_trunk and node.is_mark()]
+    require(all(name in left for name in names), "promotions of", names, "are in the file, and not all in", known)
+    require(not names or names[-1] == primary.name, names[-1:], "was promoted last, and the primary is", primary.name)
 
 
 def has_answer(node, answered):

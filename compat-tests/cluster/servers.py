@@ -1,4 +1,4 @@
-"""The servers of a cluster, the lines between them, and what an operator does with them."""
+"""The servers of a cluster, and what an operator does with them. The network is that of `proxies.py` or `namespaces.py`."""
 import json
 import os
 import socket
@@ -6,8 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.server import Program, Server, clean_environment, free_port, our_binary
-from network import Line
+from harness.server import Program, Server, clean_environment, our_binary
+from proxies import Proxies
 
 NAMES = ["a", "b", "c"]
 
@@ -17,16 +17,19 @@ class Unanswered(Exception):
 
 
 class Member:
-    """One server. `lines` are those by which it connects to the others."""
+    """One server."""
 
-    def __init__(self, name, top, role, listen, lines, keys, file_keys):
-        self.name, self.lines = name, lines
-        peers = "".join(f"  peer 127.0.0.1:{line.port}\n" for line in lines.values())
+    def __init__(self, name, top, role, network, keys, file_keys):
+        self.name = name
+        peers = "".join(f"  peer {network.peer(name, other)}\n" for other in NAMES if other != name)
         keys = "".join(f"  {key}\n" for key in keys)
         file_keys = "".join(f"  {key}\n" for key in file_keys)
         sections = (f"<filestorage 1>\n  path Data.fs\n  pack-gc false\n{file_keys}</filestorage>\n"
-                    f"<replication>\n  name {name}\n  role {role}\n  listen 127.0.0.1:{listen}\n{peers}{keys}</replication>")
-        self.server = Server(Program.ours(), top / name, zeo="admin-socket admin", sections=sections)
+                    f"<replication>\n  name {name}\n  role {role}\n  listen {network.listen(name)}\n{peers}{keys}"
+                    "</replication>")
+        ours = Program.ours()
+        program = Program([*network.inside(name), *ours.command], False, ours.name)
+        self.server = Server(program, top / name, network.address(name), zeo="admin-socket admin", sections=sections)
         self.is_frozen = False
 
     @property
@@ -39,6 +42,20 @@ class Member:
 
     def is_up(self):
         return self.server.running() and not self.is_frozen
+
+    def start(self, timeout=60):
+        """Until it answers programs here: the network may be cut."""
+        self.is_frozen = False
+        self.server.start(wait=False)
+        deadline = time.time() + timeout
+        while True:
+            try:
+                self.role()
+                return
+            except Unanswered as error:
+                if not self.server.running() or time.time() > deadline:
+                    raise AssertionError(f"{self.name} does not start: {error}\n{self.server.talk()}") from None
+            time.sleep(0.02)
 
     def admin(self, *arguments, timeout=60):
         """Exit status and output of zeoadmin."""
@@ -90,13 +107,10 @@ class Member:
 class Cluster:
     """`keys`: of all `<replication>` sections, `file_keys`: of all files. The first server is the primary at first."""
 
-    def __init__(self, top, count, keys, file_keys=()):
-        names, listens = NAMES[:count], {name: free_port() for name in NAMES[:count]}
-        self.members = {}
-        for name in names:
-            lines = {other: Line(("127.0.0.1", listens[other])) for other in names if other != name}
-            role = "primary" if name == names[0] else "replica"
-            self.members[name] = Member(name, top, role, listens[name], lines, keys, file_keys)
+    def __init__(self, top, keys, network=Proxies, file_keys=()):
+        self.network = network(NAMES)
+        self.members = {name: Member(name, top, "replica" if number else "primary", self.network, keys, file_keys)
+                        for number, name in enumerate(NAMES)}
 
     def __iter__(self):
         return iter(self.members.values())
@@ -108,15 +122,9 @@ class Cluster:
     def addresses(self):
         return [member.address for member in self]
 
-    def lines(self):
-        return [line for member in self for line in member.lines.values()]
-
-    def between(self, one, other):
-        return [one.lines[other.name], other.lines[one.name]]
-
     def start(self):
         for member in self:
-            member.server.start()
+            member.start()
         self.wait_whole()
 
     def primaries(self):
@@ -157,5 +165,4 @@ class Cluster:
     def kill(self):
         for member in self:
             member.server.kill()
-        for line in self.lines():
-            line.close()
+        self.network.close()

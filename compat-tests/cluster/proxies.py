@@ -1,8 +1,65 @@
-"""The way from one server to another: passes connections on, and cuts, holds or delays them. Threads and nothing else."""
+"""All on one machine's own address: each way from a server to another is a proxy, which passes connections on, and cuts,
+holds or delays them. Threads and nothing else.
+"""
 import random
 import socket
 import threading
 import time
+
+from harness.server import free_port
+
+
+class Proxies:
+    """The network of a cluster of these servers. Clients connect to them directly."""
+
+    faults = ["cut", "cut", "hold", "delay"]
+    # How long faults last, in seconds.
+    lasting = [0.1, 0.5, 1.5, 3, 6]
+
+    def __init__(self, names):
+        self.ports = {name: (free_port(), free_port()) for name in names}
+        self.lines = {(name, other): Line(("127.0.0.1", self.ports[other][1]))
+                      for name in names for other in names if name != other}
+
+    # Where servers and clients are
+
+    def inside(self, name=None):
+        """What a command begins with that runs there."""
+        return []
+
+    def address(self, name):
+        """For clients. The port names the server."""
+        return "127.0.0.1", self.ports[name][0]
+
+    def listen(self, name):
+        return f"127.0.0.1:{self.ports[name][1]}"
+
+    def peer(self, name, other):
+        """Where a server reaches another one."""
+        return f"127.0.0.1:{self.lines[name, other].port}"
+
+    # Faults
+
+    def some(self, dice):
+        """Lines at random, and their name: of a server to all others, between two, or one way."""
+        one, other = dice.sample(list(self.ports), 2)
+        text, pairs = dice.choice([
+            (f"{one} and all", [pair for pair in self.lines if one in pair]),
+            (f"from {one} to {other}", [(one, other)]),
+            (f"{one} and {other}", [(one, other), (other, one)]),
+        ])
+        return text, [self.lines[pair] for pair in pairs]
+
+    def heal(self):
+        for line in self.lines.values():
+            line.heal()
+
+    def check(self):
+        """It has not failed by itself."""
+
+    def close(self):
+        for line in self.lines.values():
+            line.close()
 
 
 class Line:
@@ -30,17 +87,14 @@ class Line:
         """Connections stay, new ones are made, and nothing passes."""
         self.passing.clear()
 
-    def delay(self, longest):
+    def delay(self):
         """What passes comes later."""
-        self.latency = longest
+        self.latency = 0.1
 
     def heal(self):
         """Everything passes, also what was held."""
         self.is_cut, self.latency = False, 0.0
         self.passing.set()
-
-    def is_whole(self):
-        return self.passing.is_set() and not self.is_cut
 
     def close(self):
         self.is_cut = True
