@@ -29,6 +29,31 @@ fn roles_are_exchanged_without_a_loss() {
     }
 }
 
+/// Without the mark, clients of the former primary would take their caches for as new as what was committed here.
+#[test]
+fn a_promotion_that_was_interrupted_is_marked_at_the_next_start() {
+    let mut cluster = Cluster::start(2, "");
+    let serial = put(&mut cluster.client(0), 0, b"0");
+    cluster.wait_for_last(1, serial);
+    cluster.servers[0].kill();
+    assert!(cluster.admin(1, &["promote", "--force"]).status.success());
+    let mark = cluster.last(1);
+    assert!(mark > serial);
+    cluster.servers[1].kill();
+    let state = cluster.servers[1].directory().join("Data.fs.replication");
+    let text = fs::read_to_string(&state).unwrap();
+    assert!(!text.contains("unmarked"), "{text}");
+    // As if it had been killed before the mark.
+    fs::write(&state, text.replace("\nend\n", "\nunmarked\nend\n")).unwrap();
+    cluster.servers[1].start_again();
+    cluster.servers[1].wait_for_log("it is complete now");
+    let serial = put(&mut cluster.client(1), serial, b"1");
+    assert_eq!(cluster.data(1).windows(23).filter(|part| part == b"runzeo: n1 was promoted").count(), 2);
+    assert!(!fs::read_to_string(&state).unwrap().contains("unmarked"));
+    cluster.servers[0].start_again();
+    cluster.wait_for_last(0, serial);
+}
+
 #[test]
 fn a_file_asks_for_a_promotion() {
     let mut cluster = Cluster::start(2, "");
@@ -38,6 +63,7 @@ fn a_file_asks_for_a_promotion() {
     let trigger = cluster.servers[1].directory().join("promote");
     fs::write(&trigger, "").unwrap();
     cluster.wait_for_role(1, 0);
+    cluster.servers[1].wait_for_log("n1 is the primary now");
     assert!(!Path::new(&trigger).exists());
     put(&mut cluster.client(1), serial, b"1");
 }

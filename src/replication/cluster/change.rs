@@ -71,7 +71,7 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
     let saved = node.saved().timelines.begun(name).map_err(|error| error.to_string()).and_then(|timelines| {
         let change = |saved: &mut super::state::ClusterState| {
             (saved.cluster, saved.role) = (Some(cluster), Role::Primary);
-            (saved.timelines, saved.follow) = (timelines, None);
+            (saved.timelines, saved.is_unmarked, saved.follow) = (timelines, true, None);
         };
         node.change(change).map_err(|error| error.to_string())
     });
@@ -80,21 +80,32 @@ pub fn promote(node: &Arc<ThisServer>, promotion: &Promotion) -> std::result::Re
         return Err(format!("{error}. This server stays a replica"));
     }
     node.set_fenced(None);
-    for member in &members {
-        match begin_timeline(member, name) {
-            Ok(()) if node.lease.is_valid() => member.allow_writing(),
-            // The watch allows it.
-            Ok(()) => {}
-            Err(error) => {
-                crate::critical!(target: LOG, "storage '{}': {error}. It cannot be written", member.name)
-            }
-        }
-    }
+    mark_timeline(node);
     node.set_changing(false);
     let number = node.saved().timelines.last().map_or(0, |last| last.number);
     let done = format!("{name} is the primary now, by promotion {number} of the cluster");
     log::warn!(target: LOG, "{done}");
     Ok(done)
+}
+
+/// Writes the first transaction of the timeline that this primary has begun; then clients can store. After a crash in
+/// between it is done at the next start.
+pub fn mark_timeline(node: &ThisServer) {
+    let mut are_marked = true;
+    for member in node.members() {
+        match begin_timeline(&member, &node.options.name) {
+            Ok(()) if node.lease.is_valid() => member.allow_writing(),
+            // The watch allows it.
+            Ok(()) => {}
+            Err(error) => {
+                are_marked = false;
+                crate::critical!(target: LOG, "storage '{}': {error}. It cannot be written", member.name);
+            }
+        }
+    }
+    if let Err(error) = node.change(|saved| saved.is_unmarked = !are_marked) {
+        log::warn!(target: LOG, "{error}. The promotion is marked once more after a restart");
+    }
 }
 
 /// The former primary may still answer commits as long as its lease is valid, which was confirmed at the latest when it
@@ -228,7 +239,7 @@ fn step_down(node: &Arc<ThisServer>, follow: Option<Address>, why: &'static str)
         }
     }
     node.must_change(|saved| {
-        saved.role = Role::Replica;
+        (saved.role, saved.is_unmarked) = (Role::Replica, false);
         saved.follow.clone_from(&follow);
     });
     for member in &members {

@@ -96,6 +96,9 @@ impl Cluster {
     pub fn replicate(&self, name: &str, base: Arc<dyn Storage>) -> Result<Arc<dyn Storage>, StorageError> {
         let member =
             Arc::new(MemberStorage::new(name, base, &self.node.options, self.node.role(), &self.node.lease)?);
+        if self.node.saved().is_unmarked {
+            member.forbid_writing();
+        }
         self.node.add_member(Arc::clone(&member));
         Ok(Arc::new(Replicated::new(member)))
     }
@@ -107,6 +110,10 @@ impl Cluster {
     /// Errors: a thread that cannot be started.
     pub fn begin(&self, pack: Pack) -> Result<(), StorageError> {
         self.node.set_pack(pack);
+        if self.node.saved().is_unmarked {
+            change::mark_timeline(&self.node);
+            log::warn!(target: LOG, "the promotion of this server had been interrupted: it is complete now");
+        }
         let listeners = std::mem::take(&mut self.threads.lock().listeners);
         for listener in listeners {
             let listening = Listening::on(&self.node, listener)?;

@@ -109,6 +109,9 @@ pub struct ClusterState {
     pub cluster: Option<Id>,
     pub role: Role,
     pub timelines: Timelines,
+    /// Whether a promotion of this server was interrupted before its storages had the first transaction of the new
+    /// timeline.
+    pub is_unmarked: bool,
     /// The server that a replica was told to follow; `None`: whichever of its peers is the primary.
     pub follow: Option<Address>,
 }
@@ -116,7 +119,8 @@ pub struct ClusterState {
 impl ClusterState {
     /// The state of a server that starts for the first time.
     pub fn first(role: Role, name: &str) -> io::Result<ClusterState> {
-        let mut state = ClusterState { cluster: None, role, timelines: Timelines::default(), follow: None };
+        let timelines = Timelines::default();
+        let mut state = ClusterState { cluster: None, role, timelines, is_unmarked: false, follow: None };
         if role == Role::Primary {
             state.cluster = Some(Id::new()?);
             state.timelines = state.timelines.begun(name)?;
@@ -165,7 +169,7 @@ impl ClusterState {
     /// The state in a text. An error is the number of the line, from 0.
     pub fn parse(text: &str) -> std::result::Result<ClusterState, usize> {
         let (mut cluster, mut role, mut follow, mut list) = (None, None, None, Vec::new());
-        let mut is_whole = false;
+        let (mut is_unmarked, mut is_whole) = (false, false);
         for (no, line) in text.lines().enumerate() {
             let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
             match (what, rest) {
@@ -175,12 +179,13 @@ impl ClusterState {
                 ("role", "replica") => role = Some(Role::Replica),
                 ("follow", address) => follow = Some(parse_address(address).ok_or(no)?),
                 ("timeline", rest) => list.push(parse_timeline(rest).ok_or(no)?),
+                ("unmarked", "") => is_unmarked = true,
                 ("end", "") => is_whole = true,
                 _ => return Err(no),
             }
         }
         let role = role.filter(|_| is_whole).ok_or_else(|| text.lines().count())?;
-        Ok(ClusterState { cluster, role, timelines: Timelines::new(list), follow })
+        Ok(ClusterState { cluster, role, timelines: Timelines::new(list), is_unmarked, follow })
     }
 
     /// What the file has.
@@ -192,6 +197,7 @@ impl ClusterState {
         for Timeline { id, number, since, by } in self.timelines.iter() {
             lines.push(format!("timeline {id} {number} {since} {by}"));
         }
+        lines.extend(self.is_unmarked.then(|| "unmarked".into()));
         lines.push("end\n".into());
         lines.join("\n")
     }
@@ -232,6 +238,7 @@ mod tests {
         state.save(&path).unwrap();
         assert_eq!(ClusterState::load(&path).unwrap(), Some(state.clone()));
         state.role = Role::Replica;
+        state.is_unmarked = true;
         state.follow = Some(Address::Unix("/run/zeo/replication".into()));
         state.save(&path).unwrap();
         assert_eq!(ClusterState::load(&path).unwrap(), Some(state));

@@ -106,7 +106,7 @@ pub fn ask_before_start(node: &Arc<ThisServer>) -> Result<()> {
                 "{by} was promoted while this server was down: it starts as a replica ({} at {address} says so)",
                 standing.name
             );
-            return node.change(|saved| saved.role = Role::Replica);
+            return node.change(|saved| (saved.role, saved.is_unmarked) = (Role::Replica, false));
         }
     }
     Ok(())
