@@ -2,6 +2,7 @@
 import json
 import signal
 import subprocess
+import threading
 import time
 
 import judge
@@ -271,12 +272,25 @@ class Operator:
         return found
 
     def promote(self, member, *arguments):
+        if self.dice.random() < 0.2:
+            self.promote_and_kill(member, *arguments)
+            return
         code, output = member.admin("promote", *arguments, timeout=90)
         self.say("promote", member.name, *arguments, code, output.strip())
         if code == 0:
             for other in self.cluster:
                 if other is not member and other.is_up() and self.is_replica(other):
                     self.follow(other, member)
+
+    def promote_and_kill(self, member, *arguments):
+        """It is killed in the middle, and finishes what it has begun when it starts."""
+        self.count("promote_and_kill")
+        kill = threading.Timer(self.dice.uniform(0, 0.02), member.server.kill)
+        kill.start()
+        code, output = member.admin("promote", *arguments, timeout=90)
+        kill.join()
+        self.say("promote and kill", member.name, *arguments, code, output.strip())
+        self.do_later(lambda: self.start(member))
 
     def is_replica(self, member):
         try:
