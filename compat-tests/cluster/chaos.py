@@ -27,6 +27,8 @@ CLIENTS = [
     {"name": "r310", "generation": "zodb310-py27", "writes": False, "read_only": True},
 ]
 GENERATIONS = sorted({kind["generation"] for kind in CLIENTS})
+# Seconds that a client may need until it succeeds, when all is well again.
+PATIENCE = 240
 SYNCHRONOUS = ["synchronous-replicas 1", "on-timeout block", "synchronous-timeout 1s"]
 
 
@@ -52,9 +54,7 @@ def run(top, dice, is_synchronous, seconds, network):
         operator.run(seconds)
         operator.heal()
         (top / "end").touch()
-        for name, process in clients:
-            if process.wait(240):
-                raise AssertionError(f"client {name} ended with {process.returncode}: see {top / name}.output")
+        wait_for_ends(clients)
         primary = cluster.wait_whole()
         operator.pack_all()
         cluster.stop()
@@ -63,11 +63,25 @@ def run(top, dice, is_synchronous, seconds, network):
         print("  " + compare_all(cluster), flush=True)
         logs = {kind["name"]: judge.log_of(top / f"{kind['name']}.jsonl") for kind in CLIENTS}
         print("  " + judge.check(cluster, primary, logs, is_synchronous), flush=True)
+        print("  longest times without success: "
+              + ", ".join(f"{name} {judge.longest_pause(log):.0f} s" for name, log in logs.items()), flush=True)
     finally:
         for _, process in clients:
             process.kill()
             process.wait()
         cluster.kill()
+
+
+def wait_for_ends(clients):
+    """All is well again, so each client succeeds."""
+    deadline = time.time() + PATIENCE
+    for name, process in clients:
+        try:
+            code = process.wait(max(0, deadline - time.time()))
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"client {name} has no success in {PATIENCE} s with a whole cluster") from None
+        if code:
+            raise AssertionError(f"client {name} ended with {code}")
 
 
 def wait_for_logs(paths, timeout=60):

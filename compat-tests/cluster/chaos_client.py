@@ -22,9 +22,6 @@ from ZEO.ClientStorage import ClientStorage
 from ZODB.POSException import ConflictError
 from ZODB.utils import p64, u64
 
-# A client that has no success for this time is stuck.
-PATIENCE = 150
-
 
 # Python 2.7 with ZODB 3 reads no later one.
 if hasattr(ZODB.serialize, "_protocol"):
@@ -139,16 +136,12 @@ class Client(object):
             pass
 
     def run(self):
-        last = time.time()
         while True:
             is_over = os.path.exists(self.options["end"])
             if self.work():
-                last = time.time()
                 if is_over:
                     break
                 time.sleep(self.dice.choice([0, 0, 0.01, 0.05]))
-            elif time.time() > last + PATIENCE:
-                sys.exit("no success for %s s" % PATIENCE)
             else:
                 time.sleep(0.03)
         self.log.write('{"outcome": "end"}\n')

@@ -45,6 +45,12 @@ def log_of(path):
     return found
 
 
+def longest_pause(log):
+    """Seconds without success of a client."""
+    times = [record["ended"] for record in log if record["outcome"] in ("committed", "read")]
+    return max((after - before for before, after in zip(times, times[1:])), default=0)
+
+
 class Node:
     def __init__(self, tid, parent, transaction, is_trunk):
         self.tid, self.parent, self.is_trunk = tid, parent, is_trunk
