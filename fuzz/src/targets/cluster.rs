@@ -65,7 +65,7 @@ fn standing() -> Standing {
 
 const STATE: &str = "runzeo replication 1\ncluster 0123456789abcdef0123456789abcdef\nrole replica\nfollow [::1]:8110\n\
                      timeline 0123456789abcdef0123456789abcdef 0 1700000000 north of the river\n\
-                     timeline 0123456789abcdef0123456789abcde0 1 1700000001 south\nend\n";
+                     timeline 0123456789abcdef0123456789abcde0 1 1700000001 south\nunmarked\nend\n";
 
 /// What a primary sends, or a replica.
 fn sent(messages: &[Message<'_>], compress: bool) -> Vec<u8> {
