@@ -37,7 +37,7 @@ const PART: &str = ".part";
 /// The database of what is taken back.
 pub struct Kept {
     /// The names that it is to have.
-    path: PathBuf,
+    pub path: PathBuf,
     blob_dir: Option<PathBuf>,
     /// The blobs whose files it has, too.
     pub blobs: Vec<(Oid, Tid)>,

@@ -68,6 +68,12 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
         return Err(StorageError::Transaction(what));
     }
     let kept = lost.have_records.then(|| Kept::make(storage, lost.first)).transpose()?;
+    let where_kept = kept.as_ref().map_or("They had no records".into(), |kept| {
+        format!("They are kept in {}", kept.path.display())
+    });
+    let (path, count) = (core.path.display(), lost.count);
+    // Before the cut: after a crash nothing else tells about them.
+    warn!(target: TARGET, "{path}: {count} transactions after {to} are taken back. {where_kept}");
     let done = index_before(&old, lost.cut).and_then(|index| cut_off(core, &old, &lost, to, index));
     if let Err(error) = done {
         // Otherwise it is unknown what the next start finds.
@@ -82,12 +88,7 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
         }
         kept.settle(storage)
     });
-    let Lost { first, last, count, .. } = lost;
-    let where_kept = kept.as_ref().map_or("They had no records".into(), |kept| {
-        format!("They are kept in {}", kept.display()) //
-    });
-    let path = core.path.display();
-    warn!(target: TARGET, "{path}: {count} transactions after {to} were taken back. {where_kept}");
+    let Lost { first, last, .. } = lost;
     Ok(Some(Cut { kept, transactions: count, first, last }))
 }
 
