@@ -16,12 +16,15 @@ transactions a branch, which grows where its server and the new primary had part
 import json
 import re
 from collections import Counter
+from itertools import groupby
 
 from agreement import content, transactions
 
 MARK = re.compile(r"runzeo: (?P<name>\w+) was promoted$")
-PARTED = re.compile(r"following \w+ at .{1,60}? (?:behind transaction (?P<common>[0-9a-f]{16})|from the beginning)"
-                    r"|does not have the last (?P<count>\d+) transactions, (?P<first>[0-9a-f]{16}) of \S+ to "
+# The second is missing if the server was killed in between.
+KEPT = re.compile(r" (?P<count>\d+) transactions after (?P<common>[0-9a-f]{16}) [a-z]+ taken back\. They are kept in .{0,200}?"
+                  r"(?P<file>Data\.fs\.lost-[0-9a-f.]+)$", re.MULTILINE)
+LISTED = re.compile(r"does not have the last (?P<count>\d+) transactions, (?P<first>[0-9a-f]{16}) of \S+ to "
                     r"(?P<last>[0-9a-f]{16}) of \S+ They .{1,200}?(?P<file>Data\.fs\.lost-[0-9a-f.]+),")
 # The address of a server, as clients of all versions write it.
 PORT = re.compile(r", (\d+)\)$")
@@ -82,18 +85,20 @@ class Tree:
         self.grow(self.root, transactions(primary.directory / "Data.fs"), True)
         # Packs have removed some of what was before, and are not the same everywhere.
         begin = max((node.tid for node in self.nodes.values() if node.text.startswith("setup ")), default=self.root.tid)
-        left = {}
+        left, incomplete = {}, []
         for member in cluster:
             parted = parted_at(member)
             for path in member.directory.glob("Data.fs.lost-*"):
-                if re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
-                    found = transactions(path)
-                    listed = parted.get(path.name)
-                    require(listed, member.name, "does not say where it parted from", path.name)
-                    common, *what = listed
-                    there = [len(found), min(found), max(found)]
-                    require(what == there, member.name, "lists", what, "and in", path.name, "are", there)
-                    left[path] = max(common, begin), {tid: txn for tid, txn in found.items() if tid > begin}
+                if not re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
+                    continue
+                found = transactions(path)
+                if path.name not in parted:
+                    incomplete.append((path, found))
+                    continue
+                common, what = parted[path.name]
+                there = [len(found), min(found), max(found)]
+                require(what == there[:len(what)], member.name, "lists", what, "and in", path.name, "are", there)
+                left[path] = max(common, begin), {tid: txn for tid, txn in found.items() if tid > begin}
         self.lost_files = len(left)
         while left:
             # What parted from a branch grows behind it.
@@ -102,6 +107,10 @@ class Tree:
             for path in ready:
                 common, found = left.pop(path)
                 self.grow(self.nodes.get(common, self.root), found, False)
+        for path, found in incomplete:
+            # Its server was killed before it took them back.
+            unknown = [tid for tid in found if tid > begin and tid not in self.nodes]
+            require(not unknown, "the log does not name", path, "but only it has", unknown)
 
     def grow(self, node, found, is_trunk):
         for tid, transaction in found.items():
@@ -139,14 +148,12 @@ class Tree:
 
 
 def parted_at(member):
-    """By the file of lost transactions: the last one that the new primary had as well, and their number, first and last as
-    they are listed."""
-    found, common = {}, None
-    for match in PARTED.finditer(member.server.log_text()):
-        if match["first"]:
-            found[match["file"]] = common, int(match["count"]), match["first"], match["last"]
-        else:
-            common = match["common"] or "0" * 16
+    """By the file of lost transactions: the last one that the new primary had as well, and what is listed, their number and
+    mostly also the first and the last one."""
+    log = member.server.log_text()
+    found = {match["file"]: (match["common"], [int(match["count"])]) for match in KEPT.finditer(log)}
+    for match in LISTED.finditer(log):
+        found[match["file"]][1][:] = int(match["count"]), match["first"], match["last"]
     return found
 
 
@@ -226,9 +233,10 @@ def check_timelines(tree, cluster, primary):
     known = primary.timelines()
     for member in cluster:
         require(member.timelines() == known, member.name, "knows", member.timelines(), "and", primary.name, known)
-    # A promotion can be known to a server that has not got its mark when it is promoted itself.
-    left = iter(by for _, _, by in known)
-    names = [node.by for node in tree.nodes.values() if node.is_trunk and node.is_mark()]
+    # A promotion can be known to a server that has not got its mark when it is promoted itself. One that was interrupted can
+    # have two marks; so promotions of one server in a row count as one.
+    left = (by for by, _ in groupby(by for _, _, by in known))
+    names = [by for by, _ in groupby(node.by for node in tree.nodes.values() if node.is_trunk and node.is_mark())]
     require(all(name in left for name in names), "promotions of", names, "are in the file, and not all in", known)
     require(not names or names[-1] == primary.name, names[-1:], "was promoted last, and the primary is", primary.name)
 
