@@ -221,7 +221,8 @@ class Operator:
     def pack(self):
         member = self.one()
         if member:
-            self.say("pack", member.name, member.ask("pack", timeout=120, time=self.packs_at))
+            # It can take as long as the replicas of a synchronous primary stand still.
+            self.say("pack", member.name, member.ask("pack", timeout=10, time=self.packs_at))
 
     # Roles
 
