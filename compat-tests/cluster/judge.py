@@ -85,16 +85,14 @@ class Tree:
         self.grow(self.root, transactions(primary.directory / "Data.fs"), True)
         # Packs have removed some of what was before, and are not the same everywhere.
         begin = max((node.tid for node in self.nodes.values() if node.text.startswith("setup ")), default=self.root.tid)
-        left, incomplete = {}, []
+        left = {}
         for member in cluster:
             parted = parted_at(member)
             for path in member.directory.glob("Data.fs.lost-*"):
                 if not re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
                     continue
                 found = transactions(path)
-                if path.name not in parted:
-                    incomplete.append((path, found))
-                    continue
+                require(path.name in parted, member.name, "does not list", path.name)
                 common, what = parted[path.name]
                 there = [len(found), min(found), max(found)]
                 require(what == there[:len(what)], member.name, "lists", what, "and in", path.name, "are", there)
@@ -107,10 +105,6 @@ class Tree:
             for path in ready:
                 common, found = left.pop(path)
                 self.grow(self.nodes.get(common, self.root), found, False)
-        for path, found in incomplete:
-            # Its server was killed before it took them back.
-            unknown = [tid for tid in found if tid > begin and tid not in self.nodes]
-            require(not unknown, "the log does not name", path, "but only it has", unknown)
 
     def grow(self, node, found, is_trunk):
         for tid, transaction in found.items():

@@ -148,38 +148,7 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
             (time(field(storage, &["last_transaction_time"])), span((now - last).max(0.0)));
         writeln!(out, "  last transaction {}, {last_time} ({ago} ago)", text_of(&["last_transaction"]))?;
     }
-    if text_of(&["replication", "role"]) == "standby" {
-        let is_connected = field(storage, &["replication", "connected"]).as_bool() == Some(true);
-        let connected = if is_connected { "connected" } else { "not connected to its primary" };
-        let behind = match field(storage, &["replication", "behind_seconds"]).as_f64() {
-            Some(seconds) => format!("{} behind", span(seconds)),
-            None => "for an unknown time".into(),
-        };
-        writeln!(out, "  read from a standby, {connected}, {behind}")?;
-    }
-    for secondary in list(storage, &["secondaries"]) {
-        let behind = |key| field(secondary, &["behind", key]);
-        let transactions = behind("transactions").as_u64().unwrap_or_default();
-        let seconds = span(behind("seconds").as_f64().unwrap_or_default());
-        let lacks = if transactions == 0 {
-            "which was sent everything".into()
-        } else {
-            format!("{seconds} behind ({transactions} transactions)")
-        };
-        let (peer, since) = (text(field(secondary, &["peer"])), time(field(secondary, &["since"])));
-        writeln!(out, "  secondary at {peer} since {since}, {lacks}")?;
-    }
-    if let Some(interruptions) =
-        field(storage, &["remote", "interruptions"]).as_u64().filter(|number| *number > 0)
-    {
-        let since = field(storage, &["remote", "since"]);
-        let state = match field(storage, &["remote", "error"]).as_str() {
-            None => "connected again",
-            Some(error) => error,
-        };
-        let times = if interruptions == 1 { "once".into() } else { format!("{interruptions} times") };
-        writeln!(out, "  the connection to its server was lost {times}; since {}: {state}", time(since))?;
-    }
+    print_other_servers(out, storage)?;
     let waiters = list(storage, &["locks", "waiters"]).len();
     let held = match field(storage, &["locks", "oldest_hold_seconds"]).as_f64() {
         Some(seconds) => format!("locks held for {}, {waiters} wait", span(seconds)),
@@ -214,6 +183,43 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
         if field(disk, &["free_bytes"]).is_number() {
             writeln!(out, "  {usage}: {free} of {total} free in {directory}{}", full_in(disk))?;
         }
+    }
+    Ok(())
+}
+
+/// Servers that the storage has its data from, or that have theirs from here.
+fn print_other_servers(out: &mut dyn Write, storage: &Value) -> io::Result<()> {
+    if text(field(storage, &["replication", "role"])) == "standby" {
+        let is_connected = field(storage, &["replication", "connected"]).as_bool() == Some(true);
+        let connected = if is_connected { "connected" } else { "not connected to its primary" };
+        let behind = match field(storage, &["replication", "behind_seconds"]).as_f64() {
+            Some(seconds) => format!("{} behind", span(seconds)),
+            None => "for an unknown time".into(),
+        };
+        writeln!(out, "  read from a standby, {connected}, {behind}")?;
+    }
+    for secondary in list(storage, &["secondaries"]) {
+        let behind = |key| field(secondary, &["behind", key]);
+        let transactions = behind("transactions").as_u64().unwrap_or_default();
+        let seconds = span(behind("seconds").as_f64().unwrap_or_default());
+        let lacks = if transactions == 0 {
+            "which was sent everything".into()
+        } else {
+            format!("{seconds} behind ({transactions} transactions)")
+        };
+        let (peer, since) = (text(field(secondary, &["peer"])), time(field(secondary, &["since"])));
+        writeln!(out, "  secondary at {peer} since {since}, {lacks}")?;
+    }
+    if let Some(interruptions) =
+        field(storage, &["remote", "interruptions"]).as_u64().filter(|number| *number > 0)
+    {
+        let since = field(storage, &["remote", "since"]);
+        let state = match field(storage, &["remote", "error"]).as_str() {
+            None => "connected again",
+            Some(error) => error,
+        };
+        let times = if interruptions == 1 { "once".into() } else { format!("{interruptions} times") };
+        writeln!(out, "  the connection to its server was lost {times}; since {}: {state}", time(since))?;
     }
     Ok(())
 }

@@ -100,8 +100,8 @@ impl Published {
         Some(connection)
     }
 
-    /// It has the transactions up to `last`, or was sent them. From the first call on a close waits until it has what is
-    /// published.
+    /// It has the transactions up to `last`, or was sent them. From the first call on a close waits until it has what
+    /// is published.
     pub fn sent(&self, connection: u64, last: Tid) {
         if let Some(secondary) = self.state.lock().by_number.get_mut(&connection) {
             secondary.sent = Some(last);

@@ -68,9 +68,9 @@ pub fn rewind(storage: &FileStorage, to: Tid) -> Result<Option<Cut>> {
         return Err(StorageError::Transaction(what));
     }
     let kept = lost.have_records.then(|| Kept::make(storage, lost.first)).transpose()?;
-    let where_kept = kept.as_ref().map_or("They had no records".into(), |kept| {
-        format!("They are kept in {}", kept.path.display())
-    });
+    let where_kept = kept
+        .as_ref()
+        .map_or("They had no records".into(), |kept| format!("They are kept in {}", kept.path.display()));
     let (path, count) = (core.path.display(), lost.count);
     // Before the cut: after a crash nothing else tells about them.
     warn!(target: TARGET, "{path}: {count} transactions after {to} are taken back. {where_kept}");
