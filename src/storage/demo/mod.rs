@@ -89,6 +89,14 @@ impl Storage for DemoStorage {
         self.base.replication()
     }
 
+    /// Of both: each may be a primary.
+    fn secondaries(&self) -> Option<Vec<crate::storage::Secondary>> {
+        match (self.changes.secondaries(), self.base.secondaries()) {
+            (Some(changes), Some(base)) => Some([changes, base].concat()),
+            (changes, base) => changes.or(base),
+        }
+    }
+
     /// The changes are here; what they are changes of may be elsewhere.
     fn remote(&self) -> Option<crate::storage::Remote> {
         self.base.remote()
