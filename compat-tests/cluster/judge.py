@@ -91,8 +91,6 @@ class Tree:
             for path in member.directory.glob("Data.fs.lost-*"):
                 if not re.fullmatch(r"Data\.fs\.lost-[0-9a-f]{16}(\.\d+)?", path.name):
                     continue
-                # With an index Python's FileStorage cannot open a file whose transactions, two or more, have no objects.
-                path.with_name(f"{path.name}.index").unlink(missing_ok=True)
                 found = transactions(path)
                 require(path.name in parted, member.name, "does not list", path.name)
                 common, what = parted[path.name]
