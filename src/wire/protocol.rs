@@ -64,9 +64,10 @@ enum Column {
     StatusLastTransaction,
     NoBlobNamesPath,
     CallFlagIsBool,
+    LeavesLastTid,
 }
 
-const COLUMNS: usize = Column::CallFlagIsBool as usize + 1;
+const COLUMNS: usize = Column::LeavesLastTid as usize + 1;
 
 /// One row of [`TABLE`].
 struct Row {
@@ -124,15 +125,16 @@ const TABLE: [Row; 9] = {
         //                                            |  |  |  |  |  |  |  |  |  |  |  StatusLastTransaction
         //                                            |  |  |  |  |  |  |  |  |  |  |  |  NoBlobNamesPath
         //                                            |  |  |  |  |  |  |  |  |  |  |  |  |  CallFlagIsBool
-        row(Z200,  "Z200",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
-        row(Z201,  "Z201",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
-        row(Z303,  "Z303",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
-        row(Z308,  "Z308",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
-        row(Z309,  "Z309",  None,       Answered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
-        row(Z310,  "Z310",  None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y]),
-        row(Z3101, "Z3101", None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y]),
-        row(Z4,    "Z4",    None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, Y, Y, Y]),
-        row(Z5,    "Z5",    Some("M5"), Buffered,    [N, N, N, Y, N, N, N, Y, Y, Y, N, Y, Y, Y]),
+        //                                            |  |  |  |  |  |  |  |  |  |  |  |  |  |  LeavesLastTid
+        row(Z200,  "Z200",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N, N]),
+        row(Z201,  "Z201",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N, N]),
+        row(Z303,  "Z303",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N, N]),
+        row(Z308,  "Z308",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N, N]),
+        row(Z309,  "Z309",  None,       Answered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, N, Y]),
+        row(Z310,  "Z310",  None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y, Y]),
+        row(Z3101, "Z3101", None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y, Y]),
+        row(Z4,    "Z4",    None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, Y, Y, Y, N]),
+        row(Z5,    "Z5",    Some("M5"), Buffered,    [N, N, N, Y, N, N, N, Y, Y, Y, N, Y, Y, Y, N]),
     ]
 };
 
@@ -376,6 +378,12 @@ impl Wire {
         self.has(Column::CallFlagIsBool)
     }
 
+    /// A client that has verified each object of its cache still names the last transaction of before, until the next
+    /// invalidation.
+    pub fn leaves_last_tid(self) -> bool {
+        self.has(Column::LeavesLastTid)
+    }
+
     /// The error for a blob without a file is `No blob file at PATH`; earlier `No blob file`.
     pub fn no_blob_names_path(self) -> bool {
         self.has(Column::NoBlobNamesPath)
@@ -427,7 +435,8 @@ mod tests {
             status_has_verifying_clients,
             status_has_last_transaction,
             no_blob_names_path,
-            call_flag_is_bool
+            call_flag_is_bool,
+            leaves_last_tid
         ]
         .to_vec();
         differences.push(("undo_call", |wire| match wire.undo_call() {

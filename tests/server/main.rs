@@ -47,6 +47,7 @@ mod supervised;
 mod timeouts;
 mod tls;
 mod transaction_work;
+mod verify_each;
 mod verify_many;
 mod zeo_nagios;
 mod zeoadmin;

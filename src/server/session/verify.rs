@@ -92,7 +92,7 @@ impl Session {
         let mut returned = None;
         reply_exactly(hosted, &self.connection, |members, newest| {
             let Some(since) = members.invalidations.changed_after(up_to) else {
-                return reply_frame(&self.connection, id, &Ok(Value::None));
+                return self.not_known(id, newest.last_transaction());
             };
             oids.extend(since);
             let newest = Some(newest.last_transaction());
@@ -150,9 +150,22 @@ impl Session {
                 ),
             ),
         }
-        reply_exactly(&registered.hosted, &self.connection, |_, _| {
-            reply_frame(&self.connection, id, &Ok(Value::None))
+        reply_exactly(&registered.hosted, &self.connection, |_, newest| {
+            self.not_known(id, newest.last_transaction())
         });
+    }
+
+    /// The reply that has no list, in a state whose last transaction is `last`.
+    ///
+    /// Clients of ZODB 3.9 and 3.10 verify each object then, and go on naming the last transaction that they had
+    /// before. Where that one exists, as at the next server of a cluster, nothing that it had changed would be
+    /// invalidated. So they are sent an invalidation of no object, which names the state in which they are.
+    fn not_known(&self, id: &OwnedMsgId, last: Tid) -> Vec<u8> {
+        let mut frame = reply_frame(&self.connection, id, &Ok(Value::None));
+        if self.connection.wire().leaves_last_tid() {
+            self.connection.wire().push(&Push::Invalidate { tid: last, oids: &[] }, &mut frame);
+        }
+        frame
     }
 
     /// `zeoVerify(oid, serial)` and `verify(oid, serial)`: tell the client if its copy is outdated.
