@@ -9,7 +9,7 @@
 //!   they know
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
-//! - `feed`: the side that is followed; `follow`, `receive`: the side that follows
+//! - `feed`: the side that is followed; `follow`, `receive`, `acks`: the side that follows
 //! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted; `lease`: whether a
 //!   primary that looks in vain goes on
 //!
