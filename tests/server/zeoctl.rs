@@ -169,11 +169,10 @@ fn words_and_exit_codes_are_pythons() {
         let mut said = Vec::new();
         let mut call = |words: &[&str]| {
             let (code, out, err) = site.call(zeoctl, words);
-            let text = normal(&(out + &err), zeoctl).replace(&site.address.to_string(), "ADDRESS");
-            said.push(format!(
-                "{words:?}: {code}\n{}",
-                text.replace(&site.path("").display().to_string(), "")
-            ));
+            // The path first: there may be numbers in it.
+            let text = (out + &err).replace(&site.path("").display().to_string(), "");
+            let text = normal(&text, zeoctl).replace(&site.address.to_string(), "ADDRESS");
+            said.push(format!("{words:?}: {code}\n{text}"));
         };
         for words in [&["status"][..], &["stop"], &["kill"], &["logreopen"], &["reopen_transcript"], &[""]] {
             call(words);
@@ -224,7 +223,7 @@ fn log_lines(site: &Site) -> Vec<String> {
     lines
         .filter(|line| !line.starts_with("sleep "))
         .map(|line| {
-            normal(line, Path::new(OURS)).replace(&site.directory.path().display().to_string(), "DIR")
+            normal(&line.replace(&site.directory.path().display().to_string(), "DIR"), Path::new(OURS))
         })
         .collect()
 }
