@@ -196,6 +196,8 @@ fn follow_from(
             let received = receive_all(node, &mut arriving, member, &to);
             // What was received is published: the primary may have answered its clients.
             member.progress.unattend();
+            // Also an acknowledgement of the thread that stores, which the primary may not take.
+            stream.shutdown();
             drop(to);
             let stored = storing.join().unwrap_or_else(|_| Err(panicked()));
             stored.map(|()| received)
