@@ -259,6 +259,10 @@ pub mod replication {
         pub use crate::replication::cluster::finishes::Finishes;
         #[cfg(loom)]
         pub use crate::replication::cluster::progress::{Connection, GroupProgress, Mode};
+        #[cfg(loom)]
+        pub mod turns {
+            pub use crate::replication::cluster::turns::Turns;
+        }
     }
     pub mod zrs {
         pub mod message {

@@ -1,7 +1,7 @@
 //! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, of the
-//! sequencer of a database in PostgreSQL, of what arrives at a client, of who reads a link, and of the acknowledgements
-//! and the fencing of a cluster.
-//! `scripts/model` runs them, in a build of its own with `--cfg loom`; without that flag nothing is here.
+//! sequencer of a database in PostgreSQL, of what arrives at a client, of who reads a link, and of the
+//! acknowledgements, the fencing and the turns of a replica's threads in a cluster. `scripts/model` runs them, in a
+//! build of its own with `--cfg loom`; without that flag nothing is here.
 
 #![cfg(loom)]
 
@@ -12,6 +12,7 @@ mod locks;
 mod publish;
 mod sequencer;
 mod timeline;
+mod turns;
 
 use runzeo::internal::base::sync::{self, Rank, Ranked};
 

@@ -91,6 +91,8 @@ ranks! {
     ClusterMembers permits [];
     /// A replica's acknowledgements, in the order in which they are sent.
     ClusterAcks permits [Network];
+    /// Which thread of a replica receives, and which one stores.
+    ClusterTurns permits [];
     /// What a replica knows of the server that it follows.
     ClusterFollowed permits [];
     /// The threads of a primary or a secondary.

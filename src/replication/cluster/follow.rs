@@ -1,21 +1,21 @@
 //! The thread that follows the primary for one storage: finds it, takes back what it does not have, and stores what it
 //! sends.
 //!
-//! One thread receives, one stores, one acknowledges: what arrives during a sync is the next batch, which is synced
-//! once.
+//! Two threads receive and store (`intake`), one acknowledges: what arrives during a sync is the next batch, which is
+//! synced once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use super::acks::{Acks, acknowledge};
 use super::dial::{Dialled, dial};
+use super::intake::take_in;
 use super::member::MemberStorage;
 use super::message::{Follow, Message, Standing};
 use super::options::Level;
 use super::position::{Probe, probes_between};
-use super::receive::{Arrived, ReceiveError, Received, TransactionStream};
+use super::receive::{ReceiveError, TransactionStream};
 use super::this_server::ThisServer;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
@@ -32,12 +32,6 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 /// After a connection that has lasted so long the next attempt is a first one.
 const LASTING: Duration = Duration::from_secs(10);
-/// Groups of transactions that wait to be stored, each of up to 16 MiB.
-const AHEAD: usize = 16;
-/// Published transactions, as when a replica catches up, are stored in pieces of this number. Each transaction takes up
-/// to 256 KiB of memory.
-const PIECE: usize = 16;
-
 /// Why an attempt with one server has ended.
 enum AttemptEnd {
     /// It could not be reached, or the handshake failed.
@@ -181,26 +175,8 @@ fn follow_from(
         let acknowledging = spawn(scope, "replica-ack", move || acknowledge(member, &acks))?;
         let outcome = take_back(member, common).and_then(|()| {
             member.will_take_back(Tid::MAX);
-            let (to, groups) = sync_channel(AHEAD);
-            let unstored = Arc::clone(&stream);
-            let storing = spawn(scope, "replica-store", move || {
-                let stored = store(member, common, &groups);
-                if stored.is_err() {
-                    // The primary may send nothing more for a long time.
-                    unstored.shutdown();
-                }
-                stored
-            })?;
             let blobs = member.base.blobs().and_then(|blobs| blobs.dir()).cloned();
-            let mut arriving = TransactionStream { receiving, blobs };
-            let received = receive_all(node, &mut arriving, member, &to);
-            // What was received is published: the primary may have answered its clients.
-            member.progress.unattend();
-            // Also an acknowledgement of the thread that stores, which the primary may not take.
-            stream.shutdown();
-            drop(to);
-            let stored = storing.join().unwrap_or_else(|_| Err(panicked()));
-            stored.map(|()| received)
+            take_in(node, member, TransactionStream { receiving, blobs }, &stream, common)
         });
         stream.shutdown();
         member.progress.unattend();
@@ -234,10 +210,6 @@ fn spawn<'scope, T: Send + 'scope>(
     spawned.map_err(StorageError::io("starting a thread of a replica"))
 }
 
-fn panicked() -> StorageError {
-    StorageError::Closed("a thread has panicked".into())
-}
-
 /// Takes back the transactions that the primary does not have.
 fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
     let replicable = member.replicable()?;
@@ -259,81 +231,6 @@ fn take_back(member: &MemberStorage, common: Tid) -> Result<()> {
                 None => "; they had no records".into(),
             }
         );
-    }
-    Ok(())
-}
-
-/// Receives until the connection ends, or nothing can be stored any more.
-///
-/// What is stored together waits together until the primary has published it. A primary publishes a group when enough
-/// replicas have all of it. So transactions that are not published yet are kept until their group is whole.
-fn receive_all(
-    node: &ThisServer,
-    arriving: &mut TransactionStream,
-    member: &MemberStorage,
-    to: &SyncSender<Vec<Arrived>>,
-) -> std::result::Result<(), ReceiveError> {
-    let (mut last, mut allowed) = (member.base.last_transaction(), Tid::ZERO);
-    let mut group = Vec::new();
-    let ended = loop {
-        let is_whole = match arriving.next_received() {
-            Ok(Some(Received::News(news))) => {
-                member.progress.receive(last, news.published);
-                member.hear(news);
-                allowed = news.published;
-                last <= allowed || last >= news.written
-            }
-            Ok(Some(Received::Pack { time })) => {
-                node.pack(&member.name, time);
-                false
-            }
-            Ok(Some(Received::Transaction(arrived))) => {
-                last = arrived.tid();
-                group.push(*arrived);
-                last <= allowed && group.len() >= PIECE
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        };
-        if is_whole && !group.is_empty() && to.send(std::mem::take(&mut group)).is_err() {
-            break Ok(());
-        }
-    };
-    // Also of a group that is not whole: the primary may count on what was received. If nothing can be stored any more,
-    // the thread that stores says why.
-    _ = to.send(group);
-    ended
-}
-
-/// Stores what comes behind `last`: as many published transactions at once as are there, and each other group by
-/// itself.
-fn store(member: &MemberStorage, mut last: Tid, groups: &Receiver<Vec<Arrived>>) -> Result<()> {
-    let bulk = member.base.bulk().ok_or_else(|| StorageError::Unsupported("no copies".into()))?;
-    let is_published =
-        |group: &Vec<Arrived>| group.last().is_none_or(|last| member.progress.is_allowed(last.tid()));
-    let mut next = groups.recv().ok();
-    while let Some(mut group) = next.take() {
-        let mut writer = bulk.begin()?;
-        let mut room = AHEAD;
-        loop {
-            room -= 1;
-            let may_have_more = room > 0 && is_published(&group);
-            for arrived in group {
-                let tid = arrived.tid();
-                if arrived.after != std::mem::replace(&mut last, tid) {
-                    let what = format!("transaction {tid} does not follow the last one that was stored");
-                    return Err(StorageError::Transaction(what));
-                }
-                writer.add(arrived.staged)?;
-            }
-            next = groups.try_recv().ok();
-            match next.take_if(|next| may_have_more && is_published(next)) {
-                Some(more) => group = more,
-                None => break,
-            }
-        }
-        writer.complete()?;
-        next = next.or_else(|| groups.recv().ok());
     }
     Ok(())
 }

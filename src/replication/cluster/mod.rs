@@ -9,7 +9,7 @@
 //!   they know
 //! - `message`, `link`: what is sent; `dial`, `serve`: connections to and from other servers
 //! - `position`: what two servers have in common
-//! - `feed`: the side that is followed; `follow`, `receive`, `acks`: the side that follows
+//! - `feed`: the side that is followed; `follow`, `receive`, `intake`, `turns`, `acks`: the side that follows
 //! - `change`: promotion and demotion; `watch`: who looks whether another server was promoted; `lease`: whether a
 //!   primary that looks in vain goes on
 //!
@@ -24,6 +24,7 @@ mod feed;
 pub mod finishes;
 mod follow;
 mod group_state;
+mod intake;
 mod layer;
 mod lease;
 pub mod link;
@@ -38,6 +39,7 @@ pub mod report;
 mod serve;
 pub mod state;
 mod this_server;
+pub mod turns;
 mod watch;
 
 use std::thread::{self, JoinHandle};
