@@ -77,8 +77,10 @@ impl Intake<'_> {
         // The panic hook has logged it.
         let worked = catch_unwind(AssertUnwindSafe(|| self.take_turns())).unwrap_or_else(|_| Err(panicked()));
         if worked.is_err() {
-            // The other one may receive, and the primary may send nothing more for a long time.
+            // The other one may receive, and the primary may send nothing more for a long time; or it may wait until
+            // the primary has published what it stores.
             self.stream.shutdown();
+            self.member.progress.unattend();
             self.turns.end();
         }
         worked
