@@ -144,7 +144,7 @@ impl Model {
             records: Vec::new(),
             blobs: Default::default(),
         };
-        let finish = Finish { locks: Vec::new(), written, ticket: Box::new(heard) };
+        let finish = Finish::new(Vec::new(), written, Box::new(heard));
         if let Err(back) = self.sequencer.finish(finish) {
             self.told.failed(back.0.ticket, back.1);
         }

@@ -11,7 +11,7 @@ use runzeo::storage::{StorageError, TidAt};
 
 use crate::support::postgres::PostgresServer;
 use crate::support::storage::{Answers, Outcome, commit, finish_voted, load, staged};
-use crate::{Sql, eventually, lost_for_good, storage};
+use crate::{LONG, Sql, dsn, eventually, lost_for_good, storage, storage_of};
 
 const END_ALL: &str =
     "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'runzeo:%'";
@@ -189,6 +189,23 @@ fn clients_catch_up_while_a_commit_waits() {
     });
     let outcome = outcome.recv().unwrap();
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+}
+
+/// A commit lock that another client does not give back is not waited for without end: nothing is committed, and the
+/// client may try again.
+#[test]
+fn a_commit_that_does_not_get_the_commit_lock_fails() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let options = PostgresOptions { lock_timeout: Duration::ZERO, ..PostgresOptions::new(dsn(&server)) };
+    let storage = storage_of(options);
+    let mut sql = Sql::connect(&server);
+    let outcome = a_commit_that_waits(&storage, &mut sql).recv_timeout(LONG).unwrap();
+    assert!(matches!(outcome, Outcome::Failed(StorageError::Conflict(_))), "{outcome:?}");
+    sql.run("select pg_advisory_unlock(-1)");
+    // The lock on the object is free again.
+    let (data, serial) = load(&storage, 1).unwrap();
+    assert_eq!(data, b"one");
+    commit(&storage, &[(1, serial, b"three")]).unwrap();
 }
 
 /// A database that has lost what clients have seen is not served.

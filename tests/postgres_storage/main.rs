@@ -31,7 +31,11 @@ fn dsn(server: &PostgresServer) -> Dsn {
 
 /// A storage in the database of this server.
 fn storage(server: &PostgresServer) -> PostgresStorage {
-    let storage = PostgresStorage::open(PostgresOptions::new(dsn(server))).expect("a storage");
+    storage_of(PostgresOptions::new(dsn(server)))
+}
+
+fn storage_of(options: PostgresOptions) -> PostgresStorage {
+    let storage = PostgresStorage::open(options).expect("a storage");
     storage.set_publisher(Arc::new(Answers));
     storage
 }

@@ -135,7 +135,7 @@ impl Commit for PostgresStorage {
         let VotedTxn { written, mut locks, .. } = voted.into_own();
         // From here on they are the sequencer's to give back.
         let locks = std::mem::take(&mut locks.ids);
-        if let Err(back) = self.sequencer.finish(Finish { locks, written, ticket }) {
+        if let Err(back) = self.sequencer.finish(Finish::new(locks, written, ticket)) {
             let (finish, error) = *back;
             self.shared.publisher.failed(finish.ticket, error, LOG, &self.shared.name);
         }

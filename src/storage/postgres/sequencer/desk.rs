@@ -9,7 +9,7 @@ use super::super::blobs::VotedBlobs;
 use super::super::session::LOG;
 use super::locks::{Granted, LockRequest, NotGranted, WantedLocks};
 use crate::base::cancel::Cancel;
-use crate::base::clock::IoDeadline;
+use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Answerer, Arc, Awaited, Condvar, Mutex, answer, rank};
 use crate::postgres::Wake;
@@ -47,6 +47,14 @@ pub struct Finish {
     pub locks: Vec<u64>,
     pub written: WrittenTransaction,
     pub ticket: Ticket,
+    /// Since others have kept it from the commit lock.
+    pub kept_waiting: Option<Stopwatch>,
+}
+
+impl Finish {
+    pub fn new(locks: Vec<u64>, written: WrittenTransaction, ticket: Ticket) -> Finish {
+        Finish { locks, written, ticket, kept_waiting: None }
+    }
 }
 
 /// A client that waits until everything is published that was committed before.

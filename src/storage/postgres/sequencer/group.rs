@@ -7,10 +7,10 @@ use md5::{Digest, Md5};
 use super::super::session::malformed;
 use super::super::sql::Statements;
 use super::super::sql::functions::{DONE, LATER, MISMATCH, TOO_EARLY};
-use super::desk::Finish;
+use super::desk::{Finish, WrittenRecord};
 use crate::base::ids::{Oid, Tid};
 use crate::postgres::{Batch, Rows, TooLarge, Value};
-use crate::storage::Result;
+use crate::storage::{Conflict, Result, StorageError};
 
 /// Transactions of one group at most: larger ones are bound by the database's work for each object, not by its disk.
 pub const COUNT_MAX: usize = 32;
@@ -46,6 +46,22 @@ impl Finish {
     /// Whether it is committed without others.
     pub fn is_alone(&self) -> bool {
         self.written.tid.is_some() || self.written.blobs.must_be_placed()
+    }
+
+    /// The error of a transaction that did not get the commit lock: one that applications answer by trying again.
+    pub fn kept_too_long(&self, name: &str) -> StorageError {
+        let conflict = |record: &WrittenRecord| {
+            let WrittenRecord { oid, serial, .. } = *record;
+            StorageError::Conflict(Box::new(Conflict {
+                oid,
+                committed: serial,
+                read: serial,
+                data: Vec::new(),
+            }))
+        };
+        let without_objects =
+            || StorageError::Transaction(format!("{name}: another client has the commit lock"));
+        self.written.records.first().map_or_else(without_objects, conflict)
     }
 
     /// Bytes of its records.

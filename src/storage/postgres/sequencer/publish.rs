@@ -33,7 +33,7 @@ pub fn publish(
         let ticket = Box::new(());
         entries.push(Committed { tid, oids, object_count, size, ticket, times: GroupTimes::default() });
     }
-    for (position, Finish { locks, mut written, ticket }) in finishes.into_iter().enumerate() {
+    for (position, Finish { locks, mut written, ticket, .. }) in finishes.into_iter().enumerate() {
         let tid = Group::tid(first, position);
         written.blobs.committed(tid);
         let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;

@@ -447,7 +447,7 @@ impl SequencerThread {
                 self.commit_wait = (self.commit_wait() * 2).min(COMMIT_WAIT.1);
                 self.was_kept_waiting = true;
                 log::warn!(target: LOG, "{}: a commit waits: {error}", self.shared.name);
-                self.again(group);
+                self.wait_longer(group);
             }
             COMMITTED_BEFORE => {
                 self.resolve(&Lost::new(error.to_string()), Some(group));
@@ -481,6 +481,20 @@ impl SequencerThread {
                     }
                 }
                 Err(lost) => self.resolve(&lost, Some(single)),
+            }
+        }
+    }
+
+    /// Puts the transactions back, but fails those that others have kept from the commit lock for too long. Nothing of
+    /// them is written.
+    fn wait_longer(&mut self, group: Group) {
+        let wait_max = self.options.lock_timeout;
+        for mut finish in group.finishes.into_iter().rev() {
+            if finish.kept_waiting.get_or_insert_with(Stopwatch::start).passed() < wait_max {
+                self.waiting.push_front(finish);
+            } else {
+                let error = finish.kept_too_long(&self.shared.name);
+                self.fail(finish, error);
             }
         }
     }
