@@ -239,6 +239,15 @@ fn who_follows_a_primary_is_shown() {
     let server = Server::start_any("admin-socket admin", &storage, |_| ());
     server.wait_for_log("listening for secondaries on");
     let status = || String::from_utf8(zeoadmin(&server, &["status"]).stdout).unwrap();
+    let wait_for = |what: &str| {
+        let deadline = Instant::now() + WAIT;
+        while !status().contains(what) {
+            assert!(Instant::now() < deadline, "{what}: {}", status());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // It listens before its storage is shown.
+    wait_for("storage 1: ");
     let metrics = |name: &str| {
         let answer = get(page, "/metrics").body;
         answer
@@ -251,13 +260,6 @@ fn who_follows_a_primary_is_shown() {
     let first = client.commit(&[(1, 0, &record(b"one"))]).unwrap().unwrap();
     let mut wire = Wire::follow(address, b"zrs2.1", 0);
     assert_eq!(wire.transaction().0.0, first);
-    let wait_for = |what: &str| {
-        let deadline = Instant::now() + WAIT;
-        while !status().contains(what) {
-            assert!(Instant::now() < deadline, "{what}: {}", status());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
     let peer = wire.stream.local_addr().unwrap();
     wait_for(&format!("  secondary at {peer} since "));
     wait_for(", which was sent everything\n");

@@ -384,8 +384,11 @@ impl RawClient {
                 Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut self.buffer[old..]),
             };
             self.buffer.truncate(old + got.as_ref().map_or(0, |n| *n));
-            if got? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match got {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // A process that was stopped, or its machine, hears that when it goes on.
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
             }
         }
     }
