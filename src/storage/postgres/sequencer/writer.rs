@@ -488,14 +488,19 @@ impl SequencerThread {
     /// Puts the transactions back, but fails those that others have kept from the commit lock for too long. Nothing of
     /// them is written.
     fn wait_longer(&mut self, group: Group) {
-        let wait_max = self.options.lock_timeout;
+        let (wait_max, mut given_up) = (self.options.lock_timeout, 0);
         for mut finish in group.finishes.into_iter().rev() {
             if finish.kept_waiting.get_or_insert_with(Stopwatch::start).passed() < wait_max {
                 self.waiting.push_front(finish);
             } else {
+                given_up += 1;
                 let error = finish.kept_too_long(&self.shared.name);
                 self.fail(finish, error);
             }
+        }
+        if given_up > 0 {
+            let name = &self.shared.name;
+            log::error!(target: LOG, "{name}: {given_up} commits did not get the commit lock within {wait_max:?}");
         }
     }
 
