@@ -32,6 +32,7 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 /// After a connection that has lasted so long the next attempt is a first one.
 const LASTING: Duration = Duration::from_secs(10);
+
 /// Why an attempt with one server has ended.
 enum AttemptEnd {
     /// It could not be reached, or the handshake failed.

@@ -48,7 +48,8 @@ impl Finish {
         self.written.tid.is_some() || self.written.blobs.must_be_placed()
     }
 
-    /// The error of a transaction that did not get the commit lock: one that applications answer by trying again.
+    /// The error of a transaction that did not get the commit lock: one that applications answer by trying again, if it
+    /// has an object to name.
     pub fn kept_too_long(&self, name: &str) -> StorageError {
         let conflict = |record: &WrittenRecord| {
             let WrittenRecord { oid, serial, .. } = *record;
